@@ -1,0 +1,29 @@
+/* factor: dense factorisations (ScaLAPACK, LAPACK): orthonormal factors, singular values, symmetric eigenproblems. */
+#ifndef EIGENTRAIN_DIST_FACTOR_H
+#define EIGENTRAIN_DIST_FACTOR_H
+
+#include "dist/dmat.h"
+
+/* Collective on the grid. Overwrites A (m × n, m ≥ n) by the Q of its thin QR factorisation with diag(R) > 0: for a
+ * Gaussian A that is the first n columns of a Haar-orthogonal matrix. */
+void factor_orthonormal(struct dmat *A);
+
+/* Collective on the grid. Overwrites A (m × n, m < n) by Haar-distributed rows: the transpose of the above applied to
+ * Aᵀ. */
+void factor_orthonormal_rows(struct dmat *A);
+
+/* Collective on the grid. The `count` matrices' full spectra: sigma[k·stride + i], descending, i < min(m, n), the same on
+ * every rank. Small matrices (at most 2048 × 2048 elements) are gathered, each on a rank of its own, and solved there at the
+ * same time by LAPACK; larger ones by PDGESVD one after another. Relative accuracy of small values is that of bidiagonal QR: absolute
+ * error eps·σ_1. */
+void factor_singular_values(const struct dmat *const *A, int count, double *sigma, int stride);
+
+/* Collective on the grid. A = V diag(λ) Vᵀ for symmetric A (n × n, overwritten, lower triangle read), λ ascending on
+ * every rank, V distributed. */
+void factor_symmetric(struct dmat *A, double *lambda, struct dmat *V);
+
+/* Collective on the grid. Thin LQ of X (d × N, d ≤ N): X = R Q with Q orthonormal rows; returns R (d × d) and Y Qᵀ
+ * (K × d) for a Y that is K × N. */
+void factor_compress(const struct dmat *X, const struct dmat *Y, struct dmat *R, struct dmat *YQt);
+
+#endif

@@ -1,0 +1,45 @@
+/* krylov: leading singular triplets of a linop (SLEPc, matrix-free). */
+#ifndef EIGENTRAIN_DIST_KRYLOV_H
+#define EIGENTRAIN_DIST_KRYLOV_H
+
+#include "base/error.h"
+#include "dist/linop.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Leading singular triplets, distributed as the operator's vectors are. */
+struct triplets {
+    int rank;         /* triplets wanted: k */
+    int64_t m, n;     /* size of the operator */
+    int mloc, nloc;   /* local entries of left and right vectors */
+    double *sigma;    /* [k] descending, the same on every rank; NaN where not converged; owned */
+    double *residual; /* [k] √(‖A v − σ u‖² + ‖Aᵀ u − σ v‖²) / σ_1, measured, not estimated; owned */
+    double *left;     /* [mloc × k] column-major, owned */
+    double *right;    /* [nloc × k] column-major, owned */
+    int converged;    /* number of leading triplets that are converged */
+    int64_t products; /* products with A or Aᵀ that the solver needed (the residual check is not counted) */
+    bool filled;      /* holds a solution: the next solve starts from it */
+};
+
+struct krylov_options {
+    double tolerance; /* relative to σ_1 */
+    int basis;        /* ncv; 0: chosen */
+    int64_t max_products;
+    uint64_t seed, stream; /* start vector */
+};
+
+/* Local. Room for the k leading triplets of A, empty. k ≤ min(m, n). */
+struct triplets *triplets_create(const struct linop *A, int k);
+void triplets_destroy(struct triplets **T);
+
+/* Collective on A->comm. Solves for the leading triplets; warm-started from T if T->filled. A zero operator gives zeros and
+ * orthonormal vectors from the generator. Unconverged triplets are NaN in sigma and counted out of `converged`; never
+ * silent. The start vector comes from our own generator by global index, so it doesn't depend on the rank count. */
+void krylov_svd(const struct linop *A, const struct krylov_options *options, struct triplets *T);
+
+/* Collective on comm. Starts PETSc/SLEPc without any hidden input (no .petscrc, no options), once; and ends it. */
+void krylov_start(MPI_Comm comm);
+void krylov_end(void);
+
+#endif

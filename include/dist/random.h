@@ -1,0 +1,31 @@
+/* random: counter-based random numbers (Philox 4×64, Random123). A number is a pure function of (seed, stream, index):
+ * the same for every rank count, in any order, after any restart; there is no generator state. */
+#ifndef EIGENTRAIN_DIST_RANDOM_H
+#define EIGENTRAIN_DIST_RANDOM_H
+
+#include "dist/dmat.h"
+
+#include <stdint.h>
+
+/* Streams keep the uses of one seed apart. Layer l adds l; never renumber: runs would change. */
+enum random_stream {
+    RANDOM_WEIGHTS = 0x10000,
+    RANDOM_BATCHES = 0x20000,
+    RANDOM_KRYLOV = 0x30000,
+    RANDOM_DATA = 0x40000, /* +0 training inputs, +1 training targets, +2 test inputs, +3 test targets, +4 teacher */
+};
+
+/* Local. 64 random bits; uniform in [0, 1); standard normal; uniform integer in [0, n). */
+uint64_t random_bits(uint64_t seed, uint64_t stream, uint64_t index);
+double random_uniform(uint64_t seed, uint64_t stream, uint64_t index);
+double random_normal(uint64_t seed, uint64_t stream, uint64_t index);
+int64_t random_below(uint64_t seed, uint64_t stream, uint64_t index, int64_t n);
+
+/* Local. Element (ig, jg) of A ← normal, or uniform in [−1, 1), with index ig + jg·m. */
+void random_fill_normal(struct dmat *A, uint64_t seed, uint64_t stream);
+void random_fill_uniform(struct dmat *A, uint64_t seed, uint64_t stream);
+
+/* Local. permutation[0…n−1] ← a uniform random permutation of 0…n−1 (Fisher–Yates), the same on every rank. */
+void random_permutation(int64_t n, int64_t *permutation, uint64_t seed, uint64_t stream, uint64_t epoch);
+
+#endif

@@ -1,0 +1,31 @@
+/* backprop: loss and gradient of a model on a dataset, by chunks of columns. */
+#ifndef EIGENTRAIN_NET_BACKPROP_H
+#define EIGENTRAIN_NET_BACKPROP_H
+
+#include "net/dataset.h"
+#include "net/loss.h"
+#include "net/model.h"
+
+/* Work space: the activations of one chunk. Two n_l × c matrices a layer (a_l; z_l, which becomes φ′ and then D_l) and one
+ * scratch matrix. */
+struct backprop;
+
+/* Collective on the grid. `chunk` columns are processed at a time (rounded up to a multiple of block × npcol, so that
+ * chunks are views); 0: all of `samples`. */
+struct backprop *backprop_create(const struct model *model, const struct loss *loss, int64_t samples, int64_t chunk);
+void backprop_destroy(struct backprop **backprop);
+
+/* Collective on the grid. gradient ← ∂loss/∂params on the dataset, returns this rank's part of the loss (parts add up to the
+ * loss over all ranks): the caller sums it together with whatever else it has to sum. Frozen layers get zeros.
+ *     D_L = ∂ℓ/∂a_L,  G_l = D_l a_{l−1}ᵀ,  D_{l−1} = φ′(z_{l−1}) ∘ (W_lᵀ D_l)    (and the residual terms) */
+double backprop_gradient(struct backprop *backprop, const struct model *model, const struct dataset *dataset,
+                         struct params *gradient);
+
+/* Collective on the grid. Loss (complete, the same on every rank) and accuracy in [0, 1] (NaN unless classification). */
+double backprop_evaluate(struct backprop *backprop, const struct model *model, const struct dataset *dataset,
+                         double *accuracy);
+
+/* Local. Bytes of this rank's work space. */
+int64_t backprop_bytes(const struct backprop *backprop);
+
+#endif

@@ -1,0 +1,54 @@
+/* dataset: inputs X (d × N) and targets Y (K × N) on the grid, from one of the sources. */
+#ifndef EIGENTRAIN_NET_DATASET_H
+#define EIGENTRAIN_NET_DATASET_H
+
+#include "base/error.h"
+#include "base/spec.h"
+#include "dist/dmat.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct dataset {
+    struct dmat *X;         /* d × N, owned; NULL if the input is the identity (then N = d) */
+    struct dmat *Y;         /* K × N, owned */
+    int64_t features;       /* d */
+    int64_t outputs;        /* K */
+    int64_t samples;        /* N: what the loss is divided by */
+    bool classification;    /* Y is one-hot: accuracy makes sense */
+    double constant;        /* sum-loss that no weight can change, left out by compression: ½‖Y(I − QᵀQ)‖_F² */
+};
+
+/* Both are NULL-able: test is NULL without held-out samples. */
+struct data {
+    struct dataset *train, *test;
+};
+
+/* A source delivers samples in chunks of columns to one rank. Files know how to do nothing else. */
+struct source {
+    int64_t features, outputs; /* d, K */
+    int64_t samples;           /* available */
+    bool classification;
+    void *state; /* owned by the source */
+    /* Root only. The next `count` samples: x[features × count], y[outputs × count], column-major; false with problems. */
+    bool (*next)(struct source *source, int64_t count, double *x, double *y, struct problems *problems);
+    void (*close)(struct source *source); /* Root only */
+};
+
+/* Collective on the grid. Loads what `data` of the input asks for, whitened if it says so (the test set by the training
+ * set's map). NULL with problems on every rank (EXIT_INPUT or EXIT_ENVIRONMENT). */
+struct data *data_create(const struct grid *grid, const struct spec *spec, struct problems *problems);
+void data_destroy(struct data **data);
+
+/* Collective on the grid. For a linear network with squared loss and full batch: replaces X = R Q by R and Y by Y Qᵀ,
+ * which costs d columns a step instead of N, exactly (design: `constant` keeps the loss the same). A new dataset; does nothing but
+ * return NULL if N ≤ d or X is the identity. `samples` stays N. */
+struct dataset *dataset_compress(const struct dataset *full);
+
+/* Local. Frees and sets to NULL. */
+void dataset_destroy(struct dataset **dataset);
+
+/* Root only. Sources; false with problems. `train` selects the training or the test file. */
+bool source_open_idx(struct source *source, const struct spec *spec, bool train, struct problems *problems);
+
+#endif

@@ -1,0 +1,72 @@
+/* probe: what is measured during training. A probe sees the model as const and cannot change it; two runs that differ only in their probes have
+ * the same trajectory, bit for bit. */
+#ifndef EIGENTRAIN_PROBES_PROBE_H
+#define EIGENTRAIN_PROBES_PROBE_H
+
+#include "base/error.h"
+#include "base/spec.h"
+#include "dist/h5.h"
+#include "net/model.h"
+#include "probes/record.h"
+
+#include <stdint.h>
+
+/* What there is to see at one moment of training; all borrowed, read-only. */
+struct moment {
+    int64_t step;                  /* updates made so far */
+    double time;                   /* Σ of the learning rates of these updates (time of the gradient flow) */
+    double loss;                   /* of the data that `gradient` was taken on */
+    const struct model *model;     /* at this step */
+    const struct params *gradient; /* at this step, before the update */
+    const struct params *previous; /* parameters one update earlier; NULL unless needs_previous asked and step ≥ 1 */
+};
+
+struct probe;
+
+/* A kind of probe. One file in src/probes defines one, and probe.c lists it. */
+struct probe_kind {
+    const char *name; /* `kind:` in the input */
+    /* Collective. Creates probe->state and declares the quantities of its group in the record; problems: EXIT_INPUT. */
+    void (*create)(struct probe *probe, const struct spec *spec, const struct model *model, struct record *record,
+                   struct problems *problems);
+    /* Collective. Measures; puts its quantities into the record's current row. */
+    void (*measure)(struct probe *probe, const struct moment *moment, struct record *record);
+    /* Collective. Writes vectors of the last measurement into a snapshot, below group probe->name; may be NULL. */
+    void (*snapshot)(const struct probe *probe, struct h5 *file);
+    void (*destroy)(struct probe *probe); /* frees probe->state */
+};
+
+struct probe {
+    const struct probe_kind *kind; /* borrowed */
+    char *name;                    /* its group in metrics.h5; owned */
+    char *key;                     /* its path in the input, "probes[0]"; owned */
+    int64_t every;                 /* steps between measurements */
+    bool needs_previous;           /* moment.previous is wanted when it is due; set by create */
+    struct record_group *group;    /* borrowed from the record */
+    void *state;                   /* owned by the probe */
+};
+
+/* The probes of a run. */
+struct probes {
+    struct probe *probe; /* [count], owned */
+    int count;
+};
+
+/* Collective on the grid. Creates every probe of the input. Problems on every rank. */
+struct probes *probes_create(const struct spec *spec, const struct model *model, struct record *record,
+                             struct problems *problems);
+void probes_destroy(struct probes **probes);
+
+/* Local. Whether a probe measures at `step`: step divisible by every, or the last step. */
+bool probe_due(const struct probe *probe, int64_t step, bool last);
+
+/* Local. Whether some probe that is due at `step` wants the parameters of the step before. */
+bool probes_need_previous(const struct probes *probes, int64_t step, bool last);
+
+/* Collective on the grid. Measures with every probe that is due. */
+void probes_measure(struct probes *probes, const struct moment *moment, bool last, struct record *record);
+
+/* Collective on the grid. Writes what the probes hold into a snapshot file. */
+void probes_snapshot(const struct probes *probes, struct h5 *file);
+
+#endif

@@ -1,0 +1,57 @@
+/* record: the series of a run, kept on the root until they are written to metrics.h5 (netCDF-4 rules).
+ *
+ * A group has one coordinate along which rows are added (`step`) and quantities of a fixed shape a row. Scalars and
+ * small arrays only: matrices go to snapshots. */
+#ifndef EIGENTRAIN_PROBES_RECORD_H
+#define EIGENTRAIN_PROBES_RECORD_H
+
+#include "base/error.h"
+#include "dist/h5.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct record;
+struct record_group;
+
+/* A quantity of a group. */
+struct quantity {
+    const char *name;
+    const char *units; /* "1" for pure numbers */
+    const char *long_name, *formula, *reference; /* what a reader needs to trust it; formula and reference may be NULL */
+    const char *dims[3];  /* names of the dimensions after the row coordinate, "layer", "index"; NULL-terminated early */
+    bool integer;         /* stored as 64-bit integers (counts, flags); else doubles, NaN = missing */
+};
+
+/* Local. An empty record; only the process with root = true keeps anything, on others all calls do nothing. */
+struct record *record_create(bool root);
+void record_destroy(struct record **record);
+
+/* Local. A group `name` whose rows lie along the coordinate `axis` ("step") with `units`; a `time` variable comes with it. All texts are copied. */
+struct record_group *record_group(struct record *record, const char *name, const char *axis, const char *about);
+
+/* Local. A dimension of the group with `size` coordinate values (NULL: 1…size), e.g. "layer" 1…L, "index" 1…k. */
+void record_dimension(struct record_group *group, const char *name, int64_t size, const char *long_name);
+
+/* Local. Declares a quantity; its dims must be declared before. Returns its number, counted from 0 in the order of declaration. */
+int record_quantity(struct record_group *group, const struct quantity *quantity);
+
+/* Local. Begins the row of `step`; quantities not put stay NaN (doubles) or 0 (integers). Steps must increase. */
+void record_row(struct record_group *group, int64_t step, double time);
+
+/* Local. Values of a quantity in the current row: all of them, or one at a flat index. */
+void record_put(struct record_group *group, int quantity, const double *values);
+void record_put_at(struct record_group *group, int quantity, int64_t index, double value);
+void record_put_int_at(struct record_group *group, int quantity, int64_t index, int64_t value);
+
+/* Local. Latest value of a quantity by names, at a flat index, for the summary at the end; NaN if there is none. Root only. */
+double record_last(const struct record *record, const char *group, const char *quantity, int64_t index);
+
+/* One theory check: `passed` compares measured with bound. Goes to the `checks` group and the closing table. */
+void record_check(struct record *record, const char *name, const char *reference, double measured, double bound,
+                  bool passed);
+
+/* Root only. Writes all groups into an open serial file. */
+void record_write(const struct record *record, struct h5 *file);
+
+#endif

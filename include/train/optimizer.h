@@ -1,0 +1,24 @@
+/* optimizer: one update of the parameters from a gradient. Weight decay λ is decoupled: W ← (1 − ηλ) W − η·direction.
+ *   gd, sgd   direction g
+ *   momentum  v ← μ v + g,  direction v
+ *   rmsprop   v ← β₂ v + (1 − β₂) g²,  direction g/(√v + ε)
+ *   adam      m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²,  direction m̂/(√v̂ + ε), with bias correction */
+#ifndef EIGENTRAIN_TRAIN_OPTIMIZER_H
+#define EIGENTRAIN_TRAIN_OPTIMIZER_H
+
+#include "base/spec.h"
+#include "net/model.h"
+
+struct optimizer;
+
+/* Collective on the grid. State of the model's layout, zero. */
+struct optimizer *optimizer_create(const struct model *model, const struct spec *spec);
+void optimizer_destroy(struct optimizer **optimizer);
+
+/* Local. Updates the trainable parameters of the model with learning rate lr times each layer's multiplier. */
+void optimizer_step(struct optimizer *optimizer, struct model *model, const struct params *gradient, double lr);
+
+/* Local. The state's arrays, params of the model's layout (borrowed), for checkpoints and byte counts; the number of them. */
+int optimizer_state(const struct optimizer *optimizer, struct params **state, const char **name);
+
+#endif
