@@ -121,6 +121,10 @@ LIBRARY := $(filter-out $(MAIN) $(BUILD)/obj/base/build.o,$(OBJECTS))
 UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/bench/bench_*.c)))
 
+# V=1 shows the commands.
+V ?= 0
+say = $(if $(filter 1,$(V)),,@echo "  $(1)"; )
+
 # ---------------------------------------------------------------- build
 .PHONY: all demo check check-all bench lint format info install clean help unit FORCE
 all: $(BUILD)/eigentrain
@@ -133,20 +137,20 @@ $(BUILD)/version: FORCE | $(BUILD)
 
 $(BUILD)/obj/%.o: src/%.c $(BUILD)/flags | $(BUILD)/config.mk
 	@mkdir -p $(@D)
-	$(MPICC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+	$(call say,CC   $<)$(MPICC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 # Only this object knows the git hash, so that a commit recompiles one file.
 $(BUILD)/obj/base/build.o: src/base/build.c $(BUILD)/version $(BUILD)/flags | $(BUILD)/config.mk
 	@mkdir -p $(@D)
-	$(MPICC) $(ALL_CFLAGS) -DEIGENTRAIN_VERSION='"$(word 1,$(shell cat $(BUILD)/version))"' \
+	$(call say,CC   $<)$(MPICC) $(ALL_CFLAGS) -DEIGENTRAIN_VERSION='"$(word 1,$(shell cat $(BUILD)/version))"' \
 	  -DEIGENTRAIN_GIT='"$(word 2,$(shell cat $(BUILD)/version))"' -DEIGENTRAIN_FLAGS='"$(OPT) $(SANFLAGS) $(CFLAGS)"' \
 	  -MMD -MP -c $< -o $@
 $(BUILD)/eigentrain: $(OBJECTS)
-	$(MPICC) $(SANFLAGS) $^ -rdynamic $(ALL_LIBS) -o $@
+	$(call say,LINK $@)$(MPICC) $(SANFLAGS) $^ -rdynamic $(ALL_LIBS) -o $@
 
 $(BUILD)/tests/%: tests/unit/%.c $(wildcard tests/unit/*.h) $(LIBRARY) $(BUILD)/obj/base/build.o | $(BUILD)/tests
-	$(MPICC) $(ALL_CFLAGS) -Itests/unit $< $(LIBRARY) $(BUILD)/obj/base/build.o -rdynamic $(ALL_LIBS) -lcmocka -o $@
+	$(call say,LINK $@)$(MPICC) $(ALL_CFLAGS) -Itests/unit $< $(LIBRARY) $(BUILD)/obj/base/build.o -rdynamic $(ALL_LIBS) -lcmocka -o $@
 $(BUILD)/tests/%: tests/bench/%.c $(LIBRARY) $(BUILD)/obj/base/build.o | $(BUILD)/tests
-	$(MPICC) $(ALL_CFLAGS) $< $(LIBRARY) $(BUILD)/obj/base/build.o -rdynamic $(ALL_LIBS) -o $@
+	$(call say,LINK $@)$(MPICC) $(ALL_CFLAGS) $< $(LIBRARY) $(BUILD)/obj/base/build.o -rdynamic $(ALL_LIBS) -o $@
 -include $(OBJECTS:.o=.d)
 
 # ---------------------------------------------------------------- use

@@ -37,6 +37,9 @@ void problems_clear(struct problems *problems);
  * one in place of its own, so that all ranks take the same way out. */
 bool problems_none(struct problems *problems, MPI_Comm comm);
 
+/* Local. Ends all ranks with `code` after printing rank and message: for what no caller can handle (no memory). */
+_Noreturn void error_end(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* Local. Ends all ranks with EXIT_BUG after printing rank, file, line and the message. */
 _Noreturn void bug_at(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

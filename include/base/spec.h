@@ -23,7 +23,8 @@ struct parameter {
     bool open_min;     /* the lower bound itself is not allowed */
     const char *words; /* CHOICE: the allowed words "a|b|c"; INT, REAL, lists: words allowed in place of a number, or NULL */
     const char *when;  /* applies only if a sibling key has one of these values: "kind=idx|hdf5", or NULL. The sibling is
-                          looked up in the same map. Several rows may share a key with different `when`. */
+                          looked up in the same map and stands earlier in the table. Several rows may share a key
+                          with different `when`. */
     const char *unit;  /* "1", "steps", "samples", … */
     bool control;      /* may change at a resume (steps, output); all others are physics and fixed */
     const char *help;  /* one sentence */
@@ -61,7 +62,8 @@ bool spec_applies(const struct spec *spec, const char *key);
 /* Local. Whether the user wrote the key (file or --set), rather than leaving it to its default. */
 bool spec_given(const struct spec *spec, const char *key);
 
-/* Local. Lists: number of elements, and one of them. spec_count("probes") counts the maps of a list section. */
+/* Local. Lists: number of elements, and one of them. spec_count("probes") counts the maps of a list section. A list that
+ * is a word ("all") has no elements. */
 int spec_count(const struct spec *spec, const char *key);
 int64_t spec_int_at(const struct spec *spec, const char *key, int index);
 double spec_real_at(const struct spec *spec, const char *key, int index);

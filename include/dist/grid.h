@@ -19,6 +19,14 @@ struct grid {
     int context;         /* BLACS context of this grid */
     int slab_context;    /* BLACS context of the same processes as size × 1, for contiguous row slabs */
     enum grid_gemm gemm; /* the route that dmat_gemm takes */
+    struct grid_work *work; /* buffers that products use again and again; owned */
+};
+
+/* Buffers kept between products: fresh pages for every product would cost several per cent of it. */
+enum { GRID_WORK_SLOTS = 3 };
+struct grid_work {
+    double *buffer[GRID_WORK_SLOTS]; /* [count], owned */
+    int64_t count[GRID_WORK_SLOTS];
 };
 
 /* Collective on comm. Creates an nprow × npcol grid over all ranks of comm; nprow·npcol must equal its size (a bug
@@ -27,6 +35,9 @@ struct grid *grid_create(MPI_Comm comm, int nprow, int npcol, int block);
 
 /* Collective on grid->comm. Frees the contexts and communicators and sets *grid to NULL. */
 void grid_destroy(struct grid **grid);
+
+/* Local. Buffer `slot` with room for at least `count` doubles; valid until the next call with the same slot. */
+double *grid_work(const struct grid *grid, int slot, int64_t count);
 
 /* Local. How many of n indices, dealt in blocks of nb to `nprocs` processes starting at process `source`, belong to
  * process `me` (NUMROC). */

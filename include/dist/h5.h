@@ -1,6 +1,9 @@
-/* h5: HDF5 files, serial ones written by one rank and parallel ones written by all. netCDF-4 rules (dimension scales), so that
- * xarray, h5py, ncdump and HDFView open them. A file gets its final name only when it is complete: it is written under a temporary
- * name, flushed (fsync), closed and renamed, and its folder is fsynced. */
+/* h5: HDF5 files, serial ones written by one rank and parallel ones written by all. netCDF-4 rules (dimension scales), so
+ * that xarray, h5py, ncdump and HDFView open them. A file gets its final name only when it is complete: it is written
+ * under a temporary name, flushed, closed, fsynced and renamed, and its folder is fsynced.
+ *
+ * Whatever fails between h5_create and h5_commit is remembered, agreed on by all ranks and reported by h5_commit; calls
+ * after a failure do nothing. So a writer is a plain sequence of calls with one place where it looks for trouble. */
 #ifndef EIGENTRAIN_DIST_H5_H
 #define EIGENTRAIN_DIST_H5_H
 
@@ -13,21 +16,25 @@
 
 struct h5; /* an open file */
 
-/* Collective on comm (MPI_COMM_SELF: a serial file of one rank). Creates `path` under a temporary name in the same folder.
- * NULL with a problem on every rank of comm if that fails. `format` becomes the root attribute "format" ("eigentrain metrics"),
+/* Collective on comm (MPI_COMM_SELF: a serial file of one rank), which must outlive the file. Creates `path` under the
+ * temporary name .NAME.partial in the same folder, over what a killed run may have left there. NULL with a problem on
+ * every rank of comm if that fails. `format` becomes the root attribute "format" ("eigentrain metrics"),
  * format_version = 1. */
 struct h5 *h5_create(MPI_Comm comm, const char *path, const char *format, struct problems *problems);
 
-/* Collective on the file's comm. Flush, close, rename to the final name, fsync the folder. If anything failed since
- * h5_create, on any rank, the temporary file is removed, the final name is untouched, a problem is added and false returned. */
+/* Collective on the file's comm. Flush, close, fsync, rename to the final name, fsync the folder. If anything failed
+ * since h5_create, on any rank, the temporary file is removed, the final name is untouched, a problem is added and false
+ * returned. Sets *file to NULL. */
 bool h5_commit(struct h5 **file, struct problems *problems);
 
 /* Collective on the file's comm. Gives the file up: removes the temporary file. */
 void h5_abandon(struct h5 **file);
 
-/* Collective on the file's comm. Creates a group (parents too); attribute of a group or dataset ("" is the root). Errors are kept and come
- * out at h5_commit. Groups and datasets are created collectively with the same arguments on every rank. */
+/* Collective on the file's comm. Creates a group, its parents too; one that exists is left as it is. */
 void h5_group(struct h5 *file, const char *group);
+
+/* Collective on the file's comm. Attribute of a group or dataset ("" is the root). Rank 0's value is taken: hosts differ
+ * in what they know of themselves. Texts are UTF-8 of any length. */
 void h5_attribute_text(struct h5 *file, const char *object, const char *name, const char *value);
 void h5_attribute_real(struct h5 *file, const char *object, const char *name, double value);
 void h5_attribute_int(struct h5 *file, const char *object, const char *name, int64_t value);
@@ -37,9 +44,14 @@ struct h5_about {
     const char *units, *long_name, *formula, *reference;
 };
 
-/* Collective on the file's comm; every rank passes the same values. A small array known to all ranks, written by rank 0 of comm. `path` is
- * "group/name"; `dims` are names of dimension scales in the same group, created by h5_dimension before. */
+/* Collective on the file's comm; every rank passes the same values. A dimension scale, "group/name", of `size`
+ * coordinate values, or without any (values NULL). */
 void h5_dimension(struct h5 *file, const char *path, int64_t size, const int64_t *values, const struct h5_about *about);
+
+/* Collective on the file's comm; every rank passes the same arguments, but `values` count on rank 0 only, which writes
+ * them. `path` is "group/name"; `dims` are names of dimension scales of these sizes in the same group, created by
+ * h5_dimension before; NULL (for all or for one) makes a dimension of its own, "name_dim0". ndims = 0 is a scalar.
+ * At most 8 dimensions. Texts must be the same on every rank. */
 void h5_write_reals(struct h5 *file, const char *path, int ndims, const char *const *dims, const int64_t *sizes,
                     const double *values, const struct h5_about *about);
 void h5_write_ints(struct h5 *file, const char *path, int ndims, const char *const *dims, const int64_t *sizes,
@@ -47,22 +59,31 @@ void h5_write_ints(struct h5 *file, const char *path, int ndims, const char *con
 void h5_write_texts(struct h5 *file, const char *path, const char *dim, int64_t size, const char *const *values,
                     const struct h5_about *about);
 
-/* Collective on the file's comm = the matrix's grid. Writes A as the dataset `path` (m × n, row-major as C readers expect),
- * each rank one contiguous row slab, at most 1 GiB a call. Dimension names: h5_dimension'd or NULL for anonymous ones. */
+/* Collective on the file's comm = the matrix's grid. Writes A as the dataset `path` (m × n, row-major as C readers
+ * expect), each rank one contiguous row slab, at most 1 GiB a call. Dimension names as above. */
 void h5_write_matrix(struct h5 *file, const char *path, const char *row_dim, const char *col_dim, const struct dmat *A,
                      const struct h5_about *about);
 
-/* Collective on comm. Writes `count` columns of length m (the vectors of a krylov solution, [mloc × count] column-major, global index of local row il
- * given by index) as a dataset m × count. Vectors are small beside matrices: they are gathered on rank 0 in bounded pieces. */
+/* Collective on the file's comm. Writes `count` distributed columns of length m as a dataset m × count. `vectors` is
+ * [mloc × count], column-major; global[il] is the global index of local row il; every index belongs to one rank.
+ * Vectors are small beside matrices: they are gathered on rank 0 in pieces of 64 MiB. */
 void h5_write_vectors(struct h5 *file, const char *path, const char *row_dim, const char *col_dim, int64_t m, int count,
                       int mloc, const int64_t *global, const double *vectors, const struct h5_about *about);
 
-/* Collective on grid->comm. Reads the dataset `name` of file `path` as a matrix distributed over the grid; NULL with a problem (no such file, no such dataset, not
- * two-dimensional, not numbers, not finite) on every rank. A one-dimensional dataset of n values is read as 1 × n if `vector` is set. */
+/* Collective on grid->comm. Reads the dataset `name` of file `path` as a matrix distributed over the grid, as doubles
+ * whatever the stored number type; one dimension of n values is read as 1 × n. NULL with a problem (no such file, no
+ * such dataset, not one- or two-dimensional, not numbers, not finite: EXIT_INPUT) on every rank. */
 struct dmat *h5_read_matrix(const struct grid *grid, const char *path, const char *name, struct problems *problems);
 
 /* Collective on comm. Whether the file holds a dataset of that name (false also when there is no such file). */
 bool h5_has(MPI_Comm comm, const char *path, const char *name);
+
+/* Local. Gives a complete file, of any kind, its final name so that a power cut finds the old one or the new one: fsync,
+ * rename, fsync of the folder. False with errno set if that fails. */
+bool h5_publish(const char *temporary, const char *path);
+
+/* Local. `path` with a dot before its last name and ".partial" behind it: the temporary name (memory_free). */
+char *h5_partial(const char *path);
 
 /* Local. Version of the library, for build facts. */
 const char *h5_version(void);

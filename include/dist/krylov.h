@@ -17,6 +17,8 @@ struct triplets {
     double *residual; /* [k] √(‖A v − σ u‖² + ‖Aᵀ u − σ v‖²) / σ_1, measured, not estimated; owned */
     double *left;     /* [mloc × k] column-major, owned */
     double *right;    /* [nloc × k] column-major, owned */
+    int64_t *row;     /* [mloc] global index of every local entry of a left vector; owned */
+    int64_t *col;     /* [nloc] the same for right vectors; owned */
     int converged;    /* number of leading triplets that are converged */
     int64_t products; /* products with A or Aᵀ that the solver needed (the residual check is not counted) */
     bool filled;      /* holds a solution: the next solve starts from it */

@@ -27,7 +27,7 @@ struct linop {
  * allgather down the column, a local DGEMV and a reduce-scatter along the row, and gathers nothing of matrix size. */
 struct linop *linop_of_matrix(const struct dmat *A);
 
-/* Local. The product A_{count−1} ··· A_1 A_0 of matrices (borrowed) as one operator; the products are never formed. */
+/* Collective on the grid. The product A_{count−1} ··· A_1 A_0 of matrices (borrowed) as one operator; the products are never formed. */
 struct linop *linop_of_product(const struct dmat *const *A, int count);
 
 /* Local. Frees the operator and sets *A to NULL. */

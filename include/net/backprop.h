@@ -6,8 +6,8 @@
 #include "net/loss.h"
 #include "net/model.h"
 
-/* Work space: the activations of one chunk. Two n_l × c matrices a layer (a_l; z_l, which becomes φ′ and then D_l) and one
- * scratch matrix. */
+/* Work space: the activations of one chunk of c columns: n_l × c for every layer (a_l, then ∂ℓ/∂a_l), and once more for
+ * every layer with an activation (z_l, then φ′(z_l), then D_l). */
 struct backprop;
 
 /* Collective on the grid. `chunk` columns are processed at a time (rounded up to a multiple of block × npcol, so that

@@ -48,7 +48,19 @@ struct dataset *dataset_compress(const struct dataset *full);
 /* Local. Frees and sets to NULL. */
 void dataset_destroy(struct dataset **dataset);
 
-/* Root only. Sources; false with problems. `train` selects the training or the test file. */
+/* Root only. Opens the training or the test files of `data.kind: idx` or `fashion_mnist` (gzipped or plain IDX): pixels / 255,
+ * one column an image, one-hot classes. False with problems: EXIT_ENVIRONMENT for the missing fashion_mnist package, else EXIT_INPUT. */
 bool source_open_idx(struct source *source, const struct spec *spec, bool train, struct problems *problems);
+
+/* Local. Standard normal inputs; standard normal targets or uniformly random classes. */
+struct dataset *generated_gaussian(const struct grid *grid, const struct spec *spec, bool train);
+
+/* Collective on the grid. Identity input; target: the rank-r truncation of a standard Gaussian matrix. */
+struct dataset *generated_low_rank_matrix(const struct grid *grid, const struct spec *spec, struct problems *problems);
+
+/* Collective on the grid. Linear maps of the inputs, found on the training set and applied to both (data.centre,
+ * data.whiten). */
+void whiten_centre(struct data *data);
+void whiten_apply(struct data *data, double floor);
 
 #endif

@@ -23,6 +23,7 @@ struct params {
     int depth;               /* L */
     struct dmat **W;         /* [L] views: W[l−1] is n_l × n_{l−1}; owned headers */
     struct dmat **b;         /* [L] views n_l × 1 (on process column 0), or NULL without bias; owned headers */
+    int64_t *start;          /* [L + 1] layer l occupies local[start[l−1]] … local[start[l] − 1]; owned */
     double *local;           /* [size]: W_1, b_1, W_2, b_2, …; owned */
     int64_t size;            /* local elements */
 };
@@ -45,7 +46,6 @@ struct model {
     struct layer *layer;     /* [L] layer[l−1], owned */
     struct params *params;   /* owned */
     bool linear;             /* every φ is the identity and there is no bias: f(X) is linear in X */
-    bool uniform;            /* all layers trainable with multiplier 1: the update is one pass over params->local */
 };
 
 /* Collective on the grid. The network that the input describes, for `features` inputs and `outputs` outputs, with

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/spec.h"
 #include "dist/h5.h"
+#include "dist/krylov.h"
 #include "net/model.h"
 #include "probes/record.h"
 
@@ -21,6 +22,20 @@ struct moment {
     const struct params *previous; /* parameters one update earlier; NULL unless needs_previous asked and step ≥ 1 */
 };
 
+/* Matrices that a probe may look at (its `of:`). */
+enum probe_of { PROBE_OF_WEIGHTS, PROBE_OF_GRADIENT, PROBE_OF_UPDATE, PROBE_OF_PRODUCT };
+
+/* Local. From the input's word. */
+enum probe_of probe_of(const char *word);
+
+/* Collective on the grid. The matrix of layer l (1…L) at this moment, or NULL if there is none (an update before the
+ * first step). *owned is set to what must be destroyed after use, or NULL. */
+const struct dmat *probe_matrix(const struct moment *moment, enum probe_of of, int l, struct dmat **owned);
+
+/* Collective on the file's comm. Writes the triplets of layer l into a snapshot: GROUP/left_l (n_l × k), GROUP/right_l
+ * (n_{l−1} × k) and GROUP/singular_value_l. */
+void probe_write_triplets(const struct triplets *T, struct h5 *file, const char *group, int l);
+
 struct probe;
 
 /* A kind of probe. One file in src/probes defines one, and probe.c lists it. */
@@ -33,7 +48,9 @@ struct probe_kind {
     void (*measure)(struct probe *probe, const struct moment *moment, struct record *record);
     /* Collective. Writes vectors of the last measurement into a snapshot, below group probe->name; may be NULL. */
     void (*snapshot)(const struct probe *probe, struct h5 *file);
-    void (*destroy)(struct probe *probe); /* frees probe->state */
+    /* Root only. Says in a few lines what was measured last, at the end of a run; may be NULL. */
+    void (*summary)(const struct probe *probe, const struct record *record);
+    void (*destroy)(struct probe *probe); /* Local. Frees probe->state */
 };
 
 struct probe {
@@ -41,6 +58,7 @@ struct probe {
     char *name;                    /* its group in metrics.h5; owned */
     char *key;                     /* its path in the input, "probes[0]"; owned */
     int64_t every;                 /* steps between measurements */
+    uint64_t seed;                 /* run.seed, for start vectors */
     bool needs_previous;           /* moment.previous is wanted when it is due; set by create */
     struct record_group *group;    /* borrowed from the record */
     void *state;                   /* owned by the probe */
@@ -65,6 +83,9 @@ bool probes_need_previous(const struct probes *probes, int64_t step, bool last);
 
 /* Collective on the grid. Measures with every probe that is due. */
 void probes_measure(struct probes *probes, const struct moment *moment, bool last, struct record *record);
+
+/* Root only. The probes' closing words. */
+void probes_summary(const struct probes *probes, const struct record *record);
 
 /* Collective on the grid. Writes what the probes hold into a snapshot file. */
 void probes_snapshot(const struct probes *probes, struct h5 *file);

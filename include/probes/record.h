@@ -17,41 +17,52 @@ struct record_group;
 /* A quantity of a group. */
 struct quantity {
     const char *name;
-    const char *units; /* "1" for pure numbers */
-    const char *long_name, *formula, *reference; /* what a reader needs to trust it; formula and reference may be NULL */
-    const char *dims[3];  /* names of the dimensions after the row coordinate, "layer", "index"; NULL-terminated early */
-    bool integer;         /* stored as 64-bit integers (counts, flags); else doubles, NaN = missing */
+    const char *units;                           /* "1" for pure numbers */
+    const char *long_name, *formula, *reference; /* what a reader needs to trust it; all but long_name may be NULL */
+    const char *dims[3]; /* names of the dimensions after the row coordinate, "layer", "index"; NULL-terminated early */
+    bool integer;        /* stored as 64-bit integers (counts, flags); else doubles, NaN = missing */
 };
 
-/* Local. An empty record; only the process with root = true keeps anything, on others all calls do nothing. */
+/* Local. An empty record; only the process with root = true keeps values, on others all calls that put or write them do
+ * nothing. record_destroy sets *record to NULL. */
 struct record *record_create(bool root);
 void record_destroy(struct record **record);
 
-/* Local. A group `name` whose rows lie along the coordinate `axis` ("step") with `units`; a `time` variable comes with it. All texts are copied. */
+/* Local. A group `name` whose rows lie along the coordinate `axis` ("step"), with a variable `time` beside it. A second axis of the same
+ * group ("evaluated_step") is a record_group of its own, with `evaluated_time`. All texts are copied. */
 struct record_group *record_group(struct record *record, const char *name, const char *axis, const char *about);
 
-/* Local. A dimension of the group with `size` coordinate values (NULL: 1…size), e.g. "layer" 1…L, "index" 1…k. */
+/* Local. A text attribute of the group, beside its values. */
+void record_group_text(struct record_group *group, const char *name, const char *value);
+
+/* Local. A dimension of the group with the coordinate values 1…size, e.g. "layer" 1…L, "index" 1…k. */
 void record_dimension(struct record_group *group, const char *name, int64_t size, const char *long_name);
 
-/* Local. Declares a quantity; its dims must be declared before. Returns its number, counted from 0 in the order of declaration. */
+/* Local. Declares a quantity; its dims must be declared before. All declarations come before the first row (a bug
+ * otherwise). Returns its number, counted from 0 in the order of declaration. */
 int record_quantity(struct record_group *group, const struct quantity *quantity);
 
 /* Local. Begins the row of `step`; quantities not put stay NaN (doubles) or 0 (integers). Steps must increase. */
 void record_row(struct record_group *group, int64_t step, double time);
 
-/* Local. Values of a quantity in the current row: all of them, or one at a flat index. */
+/* Local. Values of a quantity in the current row: all of them, or one at a flat index. The first two are for doubles,
+ * the last is for integers (a bug otherwise). */
 void record_put(struct record_group *group, int quantity, const double *values);
 void record_put_at(struct record_group *group, int quantity, int64_t index, double value);
 void record_put_int_at(struct record_group *group, int quantity, int64_t index, int64_t value);
 
-/* Local. Latest value of a quantity by names, at a flat index, for the summary at the end; NaN if there is none. Root only. */
+/* Root only. The value of a quantity in the latest row, by names, at a flat index, for the summary at the end; NaN if
+ * there is no such value. */
 double record_last(const struct record *record, const char *group, const char *quantity, int64_t index);
 
-/* One theory check: `passed` compares measured with bound. Goes to the `checks` group and the closing table. */
+/* Local. One theory check: `passed` compares measured with bound. Goes to the `checks` group and the closing table. */
 void record_check(struct record *record, const char *name, const char *reference, double measured, double bound,
                   bool passed);
 
-/* Root only. Writes all groups into an open serial file. */
+/* Local (the root speaks). A table of the checks, if there are any. */
+void record_say_checks(const struct record *record);
+
+/* Root only. Writes all groups that have rows, and the checks if there are any, into an open serial file. */
 void record_write(const struct record *record, struct h5 *file);
 
 #endif

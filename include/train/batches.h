@@ -1,0 +1,27 @@
+/* batches: the training data of a step. */
+#ifndef EIGENTRAIN_TRAIN_BATCHES_H
+#define EIGENTRAIN_TRAIN_BATCHES_H
+
+#include "base/error.h"
+#include "base/spec.h"
+#include "net/dataset.h"
+#include "net/model.h"
+
+struct batches;
+
+/* Collective on the grid. `train` is borrowed. For full-batch training of a linear network with squared loss the data
+ * is compressed once (design: X = R Q). NULL with problems on every rank. */
+struct batches *batches_create(const struct dataset *train, const struct model *model, const struct spec *spec,
+                               struct problems *problems);
+void batches_destroy(struct batches **batches);
+
+/* Collective on the grid. The data of the update from `step` to step + 1: everything, or for batches of size B the columns
+ * p[kB … (k+1)B) of a random permutation p of epoch e, with e and k quotient and remainder of step by floor(N / B). A function of (seed,
+ * step) only. Borrowed, valid until the next call. */
+const struct dataset *batches_at(struct batches *batches, int64_t step);
+
+/* Local. Columns that a step processes (for work space), and whether every step sees all samples. */
+int64_t batches_columns(const struct batches *batches);
+bool batches_full(const struct batches *batches);
+
+#endif

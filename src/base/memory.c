@@ -1,0 +1,83 @@
+#include "base/memory.h"
+#include "base/error.h"
+
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector register */
+
+static _Noreturn void out_of_memory(size_t count, size_t size)
+{
+    error_end(EXIT_ENVIRONMENT,
+              "out of memory: wanted %.4g MiB more (%zu elements of %zu bytes), where at most %.4g MiB were in use; "
+              "take more ranks or nodes, or a smaller problem",
+              (double)count * (double)size / 1048576, count, size, (double)memory_peak() / 1048576);
+}
+
+void *memory_new(size_t count, size_t size)
+{
+    size_t bytes, rounded;
+
+    if (__builtin_mul_overflow(count, size, &bytes) || __builtin_add_overflow(bytes, ALIGNMENT - 1, &rounded))
+        out_of_memory(count, size);
+    rounded -= rounded % ALIGNMENT;
+    if (rounded == 0) rounded = ALIGNMENT;
+    void *memory = aligned_alloc(ALIGNMENT, rounded);
+    if (!memory) out_of_memory(count, size);
+    return memset(memory, 0, rounded);
+}
+
+void *memory_grow(void *old, size_t count, size_t more, size_t size)
+{
+    ensure(more >= count);
+    void *memory = memory_new(more, size);
+    if (old) memcpy(memory, old, count * size);
+    memory_free(old);
+    return memory;
+}
+
+void memory_free(void *memory)
+{
+    free(memory);
+}
+
+char *memory_text(const char *format, ...)
+{
+    va_list arguments, again;
+
+    va_start(arguments, format);
+    va_copy(again, arguments);
+    int length = vsnprintf(NULL, 0, format, arguments);
+    va_end(arguments);
+    ensure(length >= 0);
+    char *text = NEW(char, length + 1);
+    vsnprintf(text, (size_t)length + 1, format, again);
+    va_end(again);
+    return text;
+}
+
+int64_t memory_peak(void)
+{
+    char line[256];
+    long long kibibytes = 0;
+    FILE *status = fopen("/proc/self/status", "r");
+
+    if (!status) return 0;
+    while (fgets(line, sizeof line, status))
+        if (sscanf(line, "VmHWM: %lld kB", &kibibytes) == 1) break;
+    fclose(status);
+    return (int64_t)kibibytes * 1024;
+}
+
+int to_int(int64_t value)
+{
+    if (value < INT_MIN || value > INT_MAX)
+        error_end(EXIT_INPUT,
+                  "%lld does not fit in the 32 bits with which MPI, BLAS and ScaLAPACK count; take more ranks or a "
+                  "smaller problem",
+                  (long long)value);
+    return (int)value;
+}

@@ -1,0 +1,177 @@
+#include "dist/factor.h"
+
+#include "base/error.h"
+#include "base/memory.h"
+
+#include "fortran.h"
+
+#include <string.h>
+
+static const int one = 1;
+
+/* Matrices of at most this many elements are solved whole on one rank. */
+static const int64_t GATHER_LIMIT = (int64_t)2048 * 2048;
+
+static void succeeded(const char *routine, int info)
+{
+    if (info != 0) bug("%s returned info = %d", routine, info);
+}
+
+/* Workspace queries answer in work[0]; ScaLAPACK's can be too small by rounding and by off-by-one errors. */
+static int margin(double answer)
+{
+    return to_int((int64_t)answer + (int64_t)(answer / 64) + 1024);
+}
+
+/* signs[j] = sign of the diagonal element (j, j) of A, on every rank. */
+static void diagonal_signs(const struct dmat *A, double *signs)
+{
+    memset(signs, 0, (size_t)A->n * sizeof *signs);
+    for (int jl = 0; jl < A->nloc; jl++)
+        for (int il = 0; il < A->mloc; il++)
+            if (dmat_row(A, il) == dmat_col(A, jl))
+                signs[dmat_col(A, jl)] = A->local[il + (int64_t)jl * A->lld] < 0 ? -1 : 1;
+    grid_sum(A->grid, signs, to_int(A->n));
+}
+
+void factor_orthonormal(struct dmat *A)
+{
+    ensure(A->m >= A->n);
+    if (A->n == 0) return;
+    const int m = to_int(A->m), n = to_int(A->n);
+    double *tau = NEW(double, A->nloc + A->nb), *signs = NEW(double, A->n), answer;
+    int info, query = -1;
+    pdgeqrf_(&m, &n, A->local, &one, &one, A->desc, tau, &answer, &query, &info);
+    int lwork = margin(answer);
+    pdorgqr_(&m, &n, &n, A->local, &one, &one, A->desc, tau, &answer, &query, &info);
+    lwork = margin(answer) > lwork ? margin(answer) : lwork;
+    double *work = NEW(double, lwork);
+    pdgeqrf_(&m, &n, A->local, &one, &one, A->desc, tau, work, &lwork, &info);
+    succeeded("pdgeqrf", info);
+    diagonal_signs(A, signs);
+    pdorgqr_(&m, &n, &n, A->local, &one, &one, A->desc, tau, work, &lwork, &info);
+    succeeded("pdorgqr", info);
+    for (int jl = 0; jl < A->nloc; jl++)
+        for (int il = 0; il < A->mloc; il++) A->local[il + (int64_t)jl * A->lld] *= signs[dmat_col(A, jl)];
+    memory_free(work);
+    memory_free(signs);
+    memory_free(tau);
+}
+
+void factor_orthonormal_rows(struct dmat *A)
+{
+    struct dmat *T = dmat_create(A->grid, A->n, A->m);
+    dmat_transpose(A, T);
+    factor_orthonormal(T);
+    dmat_transpose(T, A);
+    dmat_destroy(&T);
+}
+
+static void local_singular_values(int m, int n, double *A, double *sigma)
+{
+    int query = -1, info, least = m < n ? m : n;
+    double answer, unused;
+    int *iwork = NEW(int, 8 * least);
+    dgesdd_("N", &m, &n, A, &m, sigma, &unused, &one, &unused, &one, &answer, &query, iwork, &info);
+    int lwork = (int)answer;
+    double *work = NEW(double, lwork);
+    dgesdd_("N", &m, &n, A, &m, sigma, &unused, &one, &unused, &one, work, &lwork, iwork, &info);
+    succeeded("dgesdd", info);
+    memory_free(work);
+    memory_free(iwork);
+}
+
+static void distributed_singular_values(const struct dmat *A, double *sigma)
+{
+    struct dmat *copy = dmat_create(A->grid, A->m, A->n);
+    dmat_copy(copy, A);
+    const int m = to_int(A->m), n = to_int(A->n);
+    int query = -1, info;
+    double answer, unused;
+    pdgesvd_("N", "N", &m, &n, copy->local, &one, &one, copy->desc, sigma, &unused, &one, &one, copy->desc, &unused,
+             &one, &one, copy->desc, &answer, &query, &info);
+    int lwork = margin(answer);
+    double *work = NEW(double, lwork);
+    pdgesvd_("N", "N", &m, &n, copy->local, &one, &one, copy->desc, sigma, &unused, &one, &one, copy->desc, &unused,
+             &one, &one, copy->desc, work, &lwork, &info);
+    succeeded("pdgesvd", info);
+    memory_free(work);
+    dmat_destroy(&copy);
+}
+
+void factor_singular_values(const struct dmat *const *A, int count, double *sigma, int stride)
+{
+    if (count == 0) return;
+    const struct grid *grid = A[0]->grid;
+    double **mine = NEW(double *, count);
+    memset(sigma, 0, (size_t)count * (size_t)stride * sizeof *sigma);
+    for (int k = 0; k < count; k++) {
+        const int solver = k % grid->size;
+        if (A[k]->m * A[k]->n > GATHER_LIMIT) continue;
+        if (grid->rank == solver) mine[k] = NEW(double, A[k]->m *A[k]->n);
+        dmat_gather(A[k], mine[k], solver);
+    }
+    for (int k = 0; k < count; k++)
+        if (mine[k] && A[k]->m && A[k]->n)
+            local_singular_values(to_int(A[k]->m), to_int(A[k]->n), mine[k], sigma + (int64_t)k * stride);
+    grid_sum(grid, sigma, to_int((int64_t)count * stride));
+    for (int k = 0; k < count; k++) {
+        if (A[k]->m * A[k]->n > GATHER_LIMIT) distributed_singular_values(A[k], sigma + (int64_t)k * stride);
+        memory_free(mine[k]);
+    }
+    memory_free(mine);
+}
+
+void factor_symmetric(struct dmat *A, double *lambda, struct dmat *V)
+{
+    ensure(A->m == A->n && V->m == A->m && V->n == A->n);
+    if (A->n == 0) return;
+    const int n = to_int(A->n);
+    int query = -1, info, liwork;
+    double answer;
+    pdsyevd_("V", "L", &n, A->local, &one, &one, A->desc, lambda, V->local, &one, &one, V->desc, &answer, &query,
+             &liwork, &query, &info);
+    int lwork = margin(answer);
+    liwork += 1024;
+    double *work = NEW(double, lwork);
+    int *iwork = NEW(int, liwork);
+    pdsyevd_("V", "L", &n, A->local, &one, &one, A->desc, lambda, V->local, &one, &one, V->desc, work, &lwork, iwork,
+             &liwork, &info);
+    succeeded("pdsyevd", info);
+    memory_free(iwork);
+    memory_free(work);
+}
+
+void factor_compress(const struct dmat *X, const struct dmat *Y, struct dmat *R, struct dmat *YQt)
+{
+    ensure(X->m <= X->n && Y->n == X->n && R->m == X->m && R->n == X->m && YQt->m == Y->m && YQt->n == X->m);
+    const int d = to_int(X->m), N = to_int(X->n), K = to_int(Y->m);
+    struct dmat *L = dmat_create(X->grid, X->m, X->n), *C = dmat_create(Y->grid, Y->m, Y->n);
+    dmat_copy(L, X);
+    dmat_copy(C, Y);
+    double *tau = NEW(double, L->mloc + L->mb), answer;
+    int info, query = -1;
+    pdgelqf_(&d, &N, L->local, &one, &one, L->desc, tau, &answer, &query, &info);
+    int lwork = margin(answer);
+    pdormlq_("R", "T", &K, &N, &d, L->local, &one, &one, L->desc, tau, C->local, &one, &one, C->desc, &answer, &query,
+             &info);
+    lwork = margin(answer) > lwork ? margin(answer) : lwork;
+    double *work = NEW(double, lwork);
+    pdgelqf_(&d, &N, L->local, &one, &one, L->desc, tau, work, &lwork, &info);
+    succeeded("pdgelqf", info);
+    pdormlq_("R", "T", &K, &N, &d, L->local, &one, &one, L->desc, tau, C->local, &one, &one, C->desc, work, &lwork,
+             &info);
+    succeeded("pdormlq", info);
+    struct dmat *lower = dmat_columns(L, 0, X->m), *left = dmat_columns(C, 0, X->m);
+    dmat_copy(R, lower);
+    dmat_copy(YQt, left);
+    for (int jl = 0; jl < R->nloc; jl++)
+        for (int il = 0; il < R->mloc; il++)
+            if (dmat_row(R, il) < dmat_col(R, jl)) R->local[il + (int64_t)jl * R->lld] = 0;
+    dmat_destroy(&lower);
+    dmat_destroy(&left);
+    memory_free(work);
+    memory_free(tau);
+    dmat_destroy(&C);
+    dmat_destroy(&L);
+}

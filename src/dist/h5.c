@@ -1,0 +1,505 @@
+/* h5: files, groups, attributes, dimension scales and small arrays. Distributed arrays and reading: h5_matrix.c. */
+#include "h5_private.h"
+
+#include "base/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <hdf5_hl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const int64_t PIECE = (int64_t)1 << 30; /* bytes a transfer: ROMIO counts in 32 bits */
+
+/* ---------------------------------------------------------------- errors */
+
+static herr_t innermost(unsigned n, const H5E_error2_t *entry, void *text)
+{
+    if (n == 0) snprintf(text, 256, "%s", entry->desc ? entry->desc : "unknown reason");
+    return 0;
+}
+
+const char *h5_reason(void)
+{
+    static char text[256];
+    snprintf(text, sizeof text, "unknown reason");
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, text);
+    /* The POSIX driver buries the system's words in a paragraph with time stamps and addresses. */
+    static const char mark[] = "error message = '";
+    char *system = strstr(text, mark);
+    if (system) {
+        memmove(text, system + strlen(mark), strlen(system + strlen(mark)) + 1);
+        text[strcspn(text, "'")] = 0;
+    }
+    for (char *c = text; *c; c++)
+        if (*c == '\n') *c = ' ';
+    return text;
+}
+
+bool h5_check(struct h5 *file, bool ok, const char *doing, const char *what)
+{
+    if (!ok && !file->error) file->error = memory_text("cannot %s %s: %s", doing, what, h5_reason());
+    return ok;
+}
+
+void h5_close(struct h5 *file, hid_t id)
+{
+    if (id >= 0) h5_check(file, H5Idec_ref(id) >= 0, "close", "a part of the file");
+}
+
+bool h5_agreed(struct h5 *file)
+{
+    int broken = file->broken || file->error;
+    MPI_Allreduce(MPI_IN_PLACE, &broken, 1, MPI_INT, MPI_MAX, file->comm);
+    file->broken = broken;
+    return !broken;
+}
+
+void h5_report(struct h5 *file, int code, struct problems *problems)
+{
+    struct problems own = {0};
+    if (file->error) problems_add(&own, code, "%s: %s", file->path, file->error);
+    problems_none(&own, file->comm);
+    for (int i = 0; i < own.count; i++) problems_add(problems, own.code, "%s", own.text[i]);
+    problems_clear(&own);
+}
+
+/* ---------------------------------------------------------------- files */
+
+char *h5_partial(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    int folder = slash ? (int)(slash + 1 - path) : 0;
+    return memory_text("%.*s.%s.partial", folder, path, path + folder);
+}
+
+struct h5 *h5_new(MPI_Comm comm, const char *path)
+{
+    struct h5 *file = NEW(struct h5, 1);
+    file->comm = comm;
+    MPI_Comm_rank(comm, &file->rank);
+    MPI_Comm_size(comm, &file->size);
+    file->path = memory_text("%s", path);
+    file->partial = h5_partial(path);
+    file->id = H5I_INVALID_HID;
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL); /* errors come out at h5_commit, in our words */
+    file->transfer = H5Pcreate(H5P_DATASET_XFER);
+    bool ok = file->transfer >= 0;
+    if (ok && file->size > 1) ok = H5Pset_dxpl_mpio(file->transfer, H5FD_MPIO_COLLECTIVE) >= 0;
+    h5_check(file, ok, "prepare", "transfers");
+    return file;
+}
+
+void h5_free(struct h5 **file)
+{
+    struct h5 *f = *file;
+    h5_close(f, f->transfer);
+    if (f->id >= 0) H5Fclose(f->id);
+    memory_free(f->path);
+    memory_free(f->partial);
+    memory_free(f->error);
+    memory_free(f);
+    *file = NULL;
+}
+
+hid_t h5_access(struct h5 *file)
+{
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    /* Strong: a file that is given up takes everything that is still open in it along.
+     * V18: attributes above 64 KiB (lists of references too); every HDF5 since 2008 reads it. */
+    bool ok = access >= 0 && H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0 &&
+              H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST) >= 0;
+    if (ok && file->size > 1)
+        ok = H5Pset_fapl_mpio(access, file->comm, MPI_INFO_NULL) >= 0 &&
+             H5Pset_all_coll_metadata_ops(access, true) >= 0 && H5Pset_coll_metadata_write(access, true) >= 0;
+    h5_check(file, ok, "prepare", "access");
+    return access;
+}
+
+/* Links in the order of their creation, and no time stamps: the same run gives the same bytes. */
+static hid_t creation(struct h5 *file, hid_t class)
+{
+    hid_t list = H5Pcreate(class);
+    bool ok = list >= 0 && H5Pset_obj_track_times(list, false) >= 0;
+    if (class != H5P_DATASET_CREATE)
+        ok = ok && H5Pset_link_creation_order(list, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED) >= 0;
+    else
+        ok = ok && H5Pset_fill_time(list, H5D_FILL_TIME_NEVER) >= 0; /* or everything is written twice */
+    h5_check(file, ok, "prepare", "creation");
+    return list;
+}
+
+struct h5 *h5_create(MPI_Comm comm, const char *path, const char *format, struct problems *problems)
+{
+    struct h5 *file = h5_new(comm, path);
+    hid_t access = h5_access(file), create = creation(file, H5P_FILE_CREATE);
+    if (h5_agreed(file)) {
+        file->id = H5Fcreate(file->partial, H5F_ACC_TRUNC, create, access);
+        h5_check(file, file->id >= 0, "create", "the file");
+    }
+    h5_close(file, create);
+    h5_close(file, access);
+    if (!h5_agreed(file)) {
+        h5_report(file, EXIT_ENVIRONMENT, problems);
+        h5_abandon(&file);
+        return NULL;
+    }
+    h5_attribute_text(file, "", "format", format);
+    h5_attribute_int(file, "", "format_version", 1);
+    return file;
+}
+
+static bool sync_path(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    bool ok = fsync(fd) == 0 || errno == EINVAL; /* some file systems cannot fsync a folder, and say so */
+    int error = errno;
+    close(fd);
+    errno = error;
+    return ok;
+}
+
+bool h5_publish(const char *temporary, const char *path)
+{
+    if (!sync_path(temporary) || rename(temporary, path)) return false;
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? memory_text("%.*s", (int)(slash + 1 - path), path) : memory_text(".");
+    bool ok = sync_path(folder);
+    memory_free(folder);
+    return ok;
+}
+
+bool h5_commit(struct h5 **file, struct problems *problems)
+{
+    struct h5 *f = *file;
+    if (!f->broken) {
+        h5_check(f, H5Fflush(f->id, H5F_SCOPE_GLOBAL) >= 0, "write", "the file");
+        h5_agreed(f);
+    }
+    h5_check(f, H5Fclose(f->id) >= 0, "close", "the file");
+    f->id = H5I_INVALID_HID;
+    if (h5_agreed(f)) {
+        if (f->rank == 0 && !h5_publish(f->partial, f->path))
+            f->error = memory_text("cannot give the file its name: %s", strerror(errno));
+        h5_agreed(f);
+    }
+    bool ok = !f->broken;
+    if (!ok) h5_report(f, EXIT_ENVIRONMENT, problems);
+    h5_abandon(file); /* after the rename there is nothing left to remove */
+    return ok;
+}
+
+void h5_abandon(struct h5 **file)
+{
+    struct h5 *f = *file;
+    if (!f) return;
+    if (f->id >= 0) h5_check(f, H5Fclose(f->id) >= 0, "close", "the file");
+    f->id = H5I_INVALID_HID;
+    if (f->rank == 0) unlink(f->partial);
+    h5_free(file);
+}
+
+/* ---------------------------------------------------------------- groups and attributes */
+
+/* Creates what is missing of path[0..length), one name after the other: HDF5's own intermediate groups would not keep
+ * the order of their links. */
+static void make_groups(struct h5 *file, const char *path, size_t length)
+{
+    hid_t create = creation(file, H5P_GROUP_CREATE);
+    for (size_t end = 1; end <= length && !file->error; end++) {
+        if (end < length && path[end] != '/') continue;
+        char *group = memory_text("%.*s", (int)end, path);
+        htri_t exists = H5Lexists(file->id, group, H5P_DEFAULT);
+        if (h5_check(file, exists >= 0, "look for group", group) && !exists) {
+            hid_t id = H5Gcreate2(file->id, group, H5P_DEFAULT, create, H5P_DEFAULT);
+            h5_check(file, id >= 0, "create group", group);
+            h5_close(file, id);
+        }
+        memory_free(group);
+    }
+    h5_close(file, create);
+}
+
+void h5_group(struct h5 *file, const char *group)
+{
+    if (file->broken) return;
+    make_groups(file, group, strlen(group));
+    h5_agreed(file);
+}
+
+static void write_attribute(struct h5 *file, hid_t object, const char *name, hid_t type, const void *value)
+{
+    hid_t space = H5Screate(H5S_SCALAR);
+    hid_t attribute = H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    h5_check(file, attribute >= 0 && H5Awrite(attribute, type, value) >= 0, "write attribute", name);
+    h5_close(file, attribute);
+    h5_close(file, space);
+}
+
+/* UTF-8 of `length` bytes, or of any length with H5T_VARIABLE. */
+static hid_t text_type(struct h5 *file, size_t length)
+{
+    hid_t type = H5Tcopy(H5T_C_S1);
+    bool ok = type >= 0 && H5Tset_size(type, length) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0;
+    if (length != H5T_VARIABLE) ok = ok && H5Tset_strpad(type, H5T_STR_NULLPAD) >= 0;
+    h5_check(file, ok, "prepare", "a text type");
+    return type;
+}
+
+/* Variable length: the text itself lives in the global heap, which has no limit of 64 KiB, and which, unlike for
+ * datasets, also works in parallel files. */
+static void write_text(struct h5 *file, hid_t object, const char *name, const char *value)
+{
+    hid_t type = text_type(file, H5T_VARIABLE);
+    write_attribute(file, object, name, type, &value);
+    h5_close(file, type);
+}
+
+static void attribute_of(struct h5 *file, const char *path, const char *name, hid_t type, const void *value)
+{
+    hid_t object = H5Oopen(file->id, *path ? path : "/", H5P_DEFAULT);
+    if (h5_check(file, object >= 0, "open", path)) write_attribute(file, object, name, type, value);
+    h5_close(file, object);
+    h5_agreed(file);
+}
+
+void h5_attribute_text(struct h5 *file, const char *object, const char *name, const char *value)
+{
+    if (file->broken) return;
+    int64_t length = (int64_t)strlen(value) + 1;
+    MPI_Bcast(&length, 1, MPI_INT64_T, 0, file->comm);
+    char *text = NEW(char, length);
+    if (file->rank == 0) memcpy(text, value, (size_t)length);
+    MPI_Bcast(text, to_int(length), MPI_CHAR, 0, file->comm);
+    hid_t type = text_type(file, H5T_VARIABLE);
+    attribute_of(file, object, name, type, &text);
+    h5_close(file, type);
+    memory_free(text);
+}
+
+void h5_attribute_real(struct h5 *file, const char *object, const char *name, double value)
+{
+    if (file->broken) return;
+    MPI_Bcast(&value, 1, MPI_DOUBLE, 0, file->comm);
+    attribute_of(file, object, name, H5T_NATIVE_DOUBLE, &value);
+}
+
+void h5_attribute_int(struct h5 *file, const char *object, const char *name, int64_t value)
+{
+    if (file->broken) return;
+    MPI_Bcast(&value, 1, MPI_INT64_T, 0, file->comm);
+    attribute_of(file, object, name, H5T_NATIVE_INT64, &value);
+}
+
+/* ---------------------------------------------------------------- datasets */
+
+static void describe(struct h5 *file, hid_t dataset, const struct h5_about *about)
+{
+    static const struct h5_about nothing;
+    if (!about) about = &nothing;
+    if (about->units) write_text(file, dataset, "units", about->units);
+    if (about->long_name) write_text(file, dataset, "long_name", about->long_name);
+    if (about->formula) write_text(file, dataset, "formula", about->formula);
+    if (about->reference) write_text(file, dataset, "reference", about->reference);
+}
+
+static hid_t create_dataset(struct h5 *file, const char *path, hid_t type, int ndims, const int64_t *sizes)
+{
+    ensure(ndims <= H5_DIMS);
+    const char *slash = strrchr(path, '/');
+    if (slash) make_groups(file, path, (size_t)(slash - path));
+    hsize_t shape[H5_DIMS];
+    for (int i = 0; i < ndims; i++) shape[i] = (hsize_t)sizes[i];
+    hid_t space = ndims ? H5Screate_simple(ndims, shape, NULL) : H5Screate(H5S_SCALAR);
+    hid_t create = creation(file, H5P_DATASET_CREATE);
+    hid_t dataset = H5Dcreate2(file->id, path, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
+    h5_check(file, dataset >= 0, "create dataset", path);
+    h5_close(file, create);
+    h5_close(file, space);
+    return dataset;
+}
+
+/* Creates the scale `path`. One without values follows netCDF-4's convention for it (NAME says so; type float). */
+static hid_t create_scale(struct h5 *file, const char *path, int64_t size, bool values)
+{
+    const char *slash = strrchr(path, '/');
+    char name[128];
+    if (values)
+        snprintf(name, sizeof name, "%s", slash ? slash + 1 : path);
+    else
+        snprintf(name, sizeof name, "This is a netCDF dimension but not a netCDF variable.%10lld", (long long)size);
+    hid_t scale = create_dataset(file, path, values ? H5T_STD_I64LE : H5T_IEEE_F32BE, 1, &size);
+    if (scale >= 0) h5_check(file, H5DSset_scale(scale, name) >= 0, "make a dimension of", path);
+    return scale;
+}
+
+/* Attaches the scale `dim`, a sibling of `path`, as dimension i; with dim NULL one of its own. */
+static void attach(struct h5 *file, hid_t dataset, const char *path, int i, const char *dim, int64_t size)
+{
+    const char *slash = strrchr(path, '/');
+    int folder = slash ? (int)(slash + 1 - path) : 0;
+    char *name = dim ? memory_text("%.*s%s", folder, path, dim) : memory_text("%s_dim%d", path, i);
+    hid_t scale = dim ? H5Dopen2(file->id, name, H5P_DEFAULT) : create_scale(file, name, size, false);
+    if (h5_check(file, scale >= 0, "open dimension", name)) {
+        hid_t space = H5Dget_space(scale);
+        if (H5Sget_simple_extent_npoints(space) != size) bug("dimension %s has not the size that %s says", name, path);
+        h5_close(file, space);
+        h5_check(file, H5DSattach_scale(dataset, scale, (unsigned)i) >= 0, "attach dimension", name);
+    }
+    h5_close(file, scale);
+    memory_free(name);
+}
+
+hid_t h5_new_array(struct h5 *file, const char *path, hid_t type, int ndims, const char *const *dims,
+                   const int64_t *sizes, const struct h5_about *about)
+{
+    if (file->broken) return H5I_INVALID_HID;
+    hid_t dataset = create_dataset(file, path, type, ndims, sizes);
+    for (int i = 0; i < ndims && !file->error; i++) attach(file, dataset, path, i, dims ? dims[i] : NULL, sizes[i]);
+    if (!file->error) describe(file, dataset, about);
+    if (h5_agreed(file)) return dataset;
+    h5_close(file, dataset);
+    return H5I_INVALID_HID;
+}
+
+/* Selects rows first…first+count−1 of `space`; nothing with count 0. */
+static bool select_rows(hid_t space, int64_t first, int64_t count)
+{
+    if (count == 0) return H5Sselect_none(space) >= 0;
+    hsize_t start[H5_DIMS] = {0}, block[H5_DIMS];
+    int ndims = H5Sget_simple_extent_dims(space, block, NULL);
+    if (ndims == 0) return H5Sselect_all(space) >= 0;
+    start[0] = (hsize_t)first;
+    block[0] = (hsize_t)count;
+    return ndims > 0 && H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, block, NULL) >= 0;
+}
+
+/* Rows on their way between memory and a dataset. */
+struct move {
+    hid_t dataset, type; /* borrowed; type of an element in memory */
+    const char *path;    /* of the dataset, for messages */
+    int64_t first, count;
+    char *memory; /* [count rows]; only read from if `write` */
+    bool write;
+};
+
+/* One transfer. Every rank gets here, whatever failed before: the others would wait for it. */
+static void move_piece(struct h5 *file, const struct move *piece)
+{
+    hid_t space = H5Dget_space(piece->dataset);
+    hsize_t elements = 0;
+    if (h5_check(file, space >= 0 && select_rows(space, piece->first, piece->count), "select rows of", piece->path))
+        elements = (hsize_t)H5Sget_select_npoints(space);
+    hid_t memory = H5Screate_simple(1, &elements, NULL);
+    if (piece->write)
+        h5_check(file, H5Dwrite(piece->dataset, piece->type, memory, space, file->transfer, piece->memory) >= 0,
+                 "write dataset", piece->path);
+    else
+        h5_check(file, H5Dread(piece->dataset, piece->type, memory, space, file->transfer, piece->memory) >= 0,
+                 "read dataset", piece->path);
+    h5_close(file, memory);
+    h5_close(file, space);
+}
+
+/* Bytes in memory of one row: of one index of the first dimension. */
+static int64_t row_bytes(struct h5 *file, const struct move *move)
+{
+    hid_t space = H5Dget_space(move->dataset);
+    hsize_t shape[H5_DIMS];
+    int ndims = H5Sget_simple_extent_dims(space, shape, NULL);
+    h5_check(file, ndims >= 0, "measure dataset", move->path);
+    h5_close(file, space);
+    int64_t bytes = (int64_t)H5Tget_size(move->type);
+    for (int i = 1; i < ndims; i++) bytes *= (int64_t)shape[i];
+    return bytes;
+}
+
+static void move_rows(struct h5 *file, const struct move *move)
+{
+    int64_t bytes = row_bytes(file, move);
+    int64_t rows = bytes == 0 || bytes > PIECE ? 1 : PIECE / bytes;
+    int64_t pieces = bytes == 0 ? 0 : (move->count + rows - 1) / rows;
+    MPI_Allreduce(MPI_IN_PLACE, &pieces, 1, MPI_INT64_T, MPI_MAX, file->comm);
+    struct move piece = *move;
+    for (int64_t p = 0, done = 0; p < pieces; p++, done += piece.count) {
+        piece.first = move->first + done;
+        piece.count = move->count - done < rows ? move->count - done : rows;
+        piece.memory = piece.count ? move->memory + done * bytes : NULL;
+        move_piece(file, &piece);
+    }
+    h5_agreed(file);
+}
+
+void h5_write_rows(struct h5 *file, hid_t dataset, const char *path, hid_t type, int64_t first, int64_t count,
+                   const void *rows)
+{
+    move_rows(file, &(struct move){dataset, type, path, first, count, (char *)rows, true});
+}
+
+void h5_read_rows(struct h5 *file, hid_t dataset, const char *path, hid_t type, int64_t first, int64_t count,
+                  void *rows)
+{
+    move_rows(file, &(struct move){dataset, type, path, first, count, rows, false});
+}
+
+/* Writes what rank 0 holds. */
+static void write_small(struct h5 *file, const char *path, hid_t file_type, hid_t type, int ndims,
+                        const char *const *dims, const int64_t *sizes, const void *values,
+                        const struct h5_about *about)
+{
+    hid_t dataset = h5_new_array(file, path, file_type, ndims, dims, sizes, about);
+    if (dataset < 0) return;
+    int64_t rows = ndims == 0 ? 1 : sizes[0];
+    h5_write_rows(file, dataset, path, type, 0, file->rank == 0 ? rows : 0, values);
+    h5_close(file, dataset);
+}
+
+void h5_dimension(struct h5 *file, const char *path, int64_t size, const int64_t *values, const struct h5_about *about)
+{
+    if (file->broken) return;
+    hid_t scale = create_scale(file, path, size, values != NULL);
+    if (scale >= 0) describe(file, scale, about);
+    if (h5_agreed(file) && values)
+        h5_write_rows(file, scale, path, H5T_NATIVE_INT64, 0, file->rank == 0 ? size : 0, values);
+    h5_close(file, scale);
+}
+
+void h5_write_reals(struct h5 *file, const char *path, int ndims, const char *const *dims, const int64_t *sizes,
+                    const double *values, const struct h5_about *about)
+{
+    write_small(file, path, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, ndims, dims, sizes, values, about);
+}
+
+void h5_write_ints(struct h5 *file, const char *path, int ndims, const char *const *dims, const int64_t *sizes,
+                   const int64_t *values, const struct h5_about *about)
+{
+    write_small(file, path, H5T_STD_I64LE, H5T_NATIVE_INT64, ndims, dims, sizes, values, about);
+}
+
+/* Fixed length, because MPI-IO cannot write variable-length datasets; `_Encoding` makes xarray decode the bytes. */
+void h5_write_texts(struct h5 *file, const char *path, const char *dim, int64_t size, const char *const *values,
+                    const struct h5_about *about)
+{
+    if (file->broken) return;
+    size_t length = 1;
+    for (int64_t i = 0; i < size; i++)
+        if (strlen(values[i]) > length) length = strlen(values[i]);
+    char *bytes = NEW(char, (size_t)size * length);
+    for (int64_t i = 0; i < size; i++) memcpy(bytes + (size_t)i * length, values[i], strlen(values[i]));
+    hid_t type = text_type(file, length);
+    write_small(file, path, type, type, 1, &dim, &size, bytes, about);
+    h5_attribute_text(file, path, "_Encoding", "utf-8");
+    h5_close(file, type);
+    memory_free(bytes);
+}
+
+const char *h5_version(void)
+{
+    static char text[32];
+    unsigned major = 0, minor = 0, release = 0;
+    H5get_libversion(&major, &minor, &release);
+    snprintf(text, sizeof text, "%u.%u.%u", major, minor, release);
+    return text;
+}

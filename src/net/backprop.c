@@ -1,0 +1,236 @@
+#include "net/backprop.h"
+
+#include "base/error.h"
+#include "base/memory.h"
+
+#include <math.h>
+#include <string.h>
+
+/* The activations of one chunk. On the way back E_l = ∂ℓ/∂a_l overwrites a_l, which is no longer needed then, and
+ * D_l = scale·φ′(z_l)∘E_l overwrites φ′(z_l): no other work space is needed. */
+struct backprop {
+    const struct model *model; /* borrowed */
+    struct loss loss;
+    int64_t chunk;             /* columns */
+    int depth;                 /* L */
+    struct dmat **a;           /* [L + 1] a[l] is n_l × chunk, a[0] = NULL; owned */
+    struct dmat **d;           /* [L + 1] z_l, then φ′(z_l), then D_l; NULL where D_l = E_l; owned */
+    double *bias;              /* [largest local height]; owned */
+};
+
+/* Views of the first columns of everything, for one chunk of data. */
+struct pass {
+    int depth;
+    int64_t j0, j1;
+    struct dmat **a, **d; /* [L + 1] owned views; a[0] is the input, NULL if it is the identity */
+};
+
+static bool has_own_derivative(const struct layer *layer)
+{
+    return layer->activation != ACTIVATION_LINEAR || layer->scale != 1;
+}
+
+struct backprop *backprop_create(const struct model *model, const struct loss *loss, int64_t samples, int64_t chunk)
+{
+    struct backprop *b = NEW(struct backprop, 1);
+    const struct grid *grid = model->grid;
+    const int64_t unit = (int64_t)grid->block * grid->npcol;
+    b->model = model;
+    b->loss = *loss;
+    b->depth = model->depth;
+    const int64_t columns = chunk == 0 || chunk > samples ? samples : chunk;
+    b->chunk = (columns + unit - 1) / unit * unit;
+    b->a = NEW(struct dmat *, b->depth + 1);
+    b->d = NEW(struct dmat *, b->depth + 1);
+    int height = 0;
+    for (int l = 1; l <= b->depth; l++) {
+        b->a[l] = dmat_create(grid, model->width[l], b->chunk);
+        if (has_own_derivative(&model->layer[l - 1])) b->d[l] = dmat_create(grid, model->width[l], b->chunk);
+        if (b->a[l]->mloc > height) height = b->a[l]->mloc;
+    }
+    b->bias = NEW(double, height);
+    return b;
+}
+
+void backprop_destroy(struct backprop **backprop)
+{
+    struct backprop *b = *backprop;
+    if (!b) return;
+    for (int l = 1; l <= b->depth; l++) {
+        dmat_destroy(&b->a[l]);
+        dmat_destroy(&b->d[l]);
+    }
+    memory_free(b->a);
+    memory_free(b->d);
+    memory_free(b->bias);
+    memory_free(b);
+    *backprop = NULL;
+}
+
+int64_t backprop_bytes(const struct backprop *b)
+{
+    int64_t elements = 0;
+    for (int l = 1; l <= b->depth; l++)
+        elements += dmat_local_size(b->model->grid, b->a[l]->m, b->chunk) * (b->d[l] ? 2 : 1);
+    return elements * (int64_t)sizeof(double);
+}
+
+static struct pass pass_begin(const struct backprop *b, const struct dataset *dataset, int64_t j0)
+{
+    struct pass pass = {.depth = b->depth, .j0 = j0};
+    pass.j1 = j0 + b->chunk < dataset->Y->n ? j0 + b->chunk : dataset->Y->n;
+    pass.a = NEW(struct dmat *, b->depth + 1);
+    pass.d = NEW(struct dmat *, b->depth + 1);
+    if (dataset->X) pass.a[0] = dmat_columns(dataset->X, j0, pass.j1);
+    for (int l = 1; l <= b->depth; l++) {
+        pass.a[l] = dmat_columns(b->a[l], 0, pass.j1 - j0);
+        if (b->d[l]) pass.d[l] = dmat_columns(b->d[l], 0, pass.j1 - j0);
+    }
+    return pass;
+}
+
+static void pass_end(struct pass *pass)
+{
+    for (int l = 0; l <= pass->depth; l++) {
+        dmat_destroy(&pass->a[l]);
+        dmat_destroy(&pass->d[l]);
+    }
+    memory_free(pass->a);
+    memory_free(pass->d);
+}
+
+/* Z += b 1ᵀ; the bias lives on process column 0. */
+static void add_bias(const struct backprop *b, const struct dmat *bias, struct dmat *Z)
+{
+    const struct grid *grid = Z->grid;
+    if (grid->mycol == 0) memcpy(b->bias, bias->local, (size_t)Z->mloc * sizeof(double));
+    MPI_Bcast(b->bias, Z->mloc, MPI_DOUBLE, 0, grid->row_comm);
+    for (int jl = 0; jl < Z->nloc; jl++)
+        for (int il = 0; il < Z->mloc; il++) Z->local[il + (int64_t)jl * Z->lld] += b->bias[il];
+}
+
+/* gradient of the bias += row sums of D, to process column 0. */
+static void add_row_sums(const struct backprop *b, const struct dmat *D, struct dmat *gradient)
+{
+    memset(b->bias, 0, (size_t)D->mloc * sizeof(double));
+    for (int jl = 0; jl < D->nloc; jl++)
+        for (int il = 0; il < D->mloc; il++) b->bias[il] += D->local[il + (int64_t)jl * D->lld];
+    const bool root = D->grid->mycol == 0;
+    MPI_Reduce(root ? MPI_IN_PLACE : b->bias, b->bias, D->mloc, MPI_DOUBLE, MPI_SUM, 0, D->grid->row_comm);
+    for (int il = 0; root && il < D->mloc; il++) gradient->local[il] += b->bias[il];
+}
+
+/* a_l = a_skip + scale·φ(z_l). With the identity as a skipped input, 1 is added on the diagonal of the chunk. */
+static void add_skip(const struct layer *layer, const struct pass *pass, struct dmat *a)
+{
+    if (layer->scale != 1) dmat_scale(a, layer->scale);
+    if (pass->a[layer->skip]) {
+        dmat_axpy(a, 1, pass->a[layer->skip]);
+        return;
+    }
+    for (int jl = 0; jl < a->nloc; jl++)
+        for (int il = 0; il < a->mloc; il++)
+            if (dmat_row(a, il) == dmat_col(a, jl) + pass->j0) a->local[il + (int64_t)jl * a->lld] += 1;
+}
+
+/* a_l, and φ′(z_l) in d_l, of every layer. */
+static void forward(const struct backprop *b, const struct model *model, struct pass *pass)
+{
+    for (int l = 1; l <= b->depth; l++) {
+        const struct layer *layer = &model->layer[l - 1];
+        const bool curved = layer->activation != ACTIVATION_LINEAR;
+        const struct dmat *W = model->params->W[l - 1];
+        struct dmat *a = pass->a[l], *z = curved ? pass->d[l] : a;
+        if (pass->a[l - 1]) {
+            dmat_gemm('N', 'N', 1, W, pass->a[l - 1], 0, z);
+        } else {
+            struct dmat *columns = dmat_columns(W, pass->j0, pass->j1);
+            dmat_copy(z, columns);
+            dmat_destroy(&columns);
+        }
+        if (layer->bias) add_bias(b, model->params->b[l - 1], z);
+        if (curved) activation_apply(layer->activation, (int64_t)z->lld * z->nloc, z->local, a->local);
+        if (layer->skip >= 0) add_skip(layer, pass, a);
+    }
+}
+
+/* D_l from E_l (in a_l) and φ′(z_l) (in d_l); returns where it is. */
+static struct dmat *through_activation(const struct layer *layer, struct dmat *E, struct dmat *d)
+{
+    if (!d) return E;
+    const int64_t n = (int64_t)d->lld * d->nloc;
+    const bool curved = layer->activation != ACTIVATION_LINEAR;
+    for (int64_t i = 0; i < n; i++) d->local[i] = layer->scale * (curved ? d->local[i] : 1) * E->local[i];
+    return d;
+}
+
+static void add_weight_gradient(const struct pass *pass, const struct dmat *D, int l, struct dmat *G)
+{
+    if (pass->a[l - 1]) {
+        dmat_gemm('N', 'T', 1, D, pass->a[l - 1], pass->j0 == 0 ? 0 : 1, G);
+        return;
+    }
+    struct dmat *columns = dmat_columns(G, pass->j0, pass->j1);
+    dmat_copy(columns, D);
+    dmat_destroy(&columns);
+}
+
+/* E_L stands in a_L. */
+static void backward(const struct backprop *b, const struct model *model, struct pass *pass, struct params *gradient)
+{
+    int lowest = 1;
+    while (lowest <= b->depth && !model->layer[lowest - 1].trainable) lowest++;
+    for (int l = b->depth; l >= lowest; l--) {
+        const struct layer *layer = &model->layer[l - 1];
+        struct dmat *D = through_activation(layer, pass->a[l], pass->d[l]);
+        if (layer->trainable) {
+            add_weight_gradient(pass, D, l, gradient->W[l - 1]);
+            if (layer->bias) add_row_sums(b, D, gradient->b[l - 1]);
+        }
+        if (l == lowest) break;
+        struct dmat *E = pass->a[l - 1];
+        dmat_gemm('T', 'N', 1, model->params->W[l - 1], D, 0, E);
+        for (int m = l; m <= b->depth; m++)
+            if (model->layer[m - 1].skip == l - 1) dmat_axpy(E, 1, pass->a[m]);
+    }
+}
+
+double backprop_gradient(struct backprop *b, const struct model *model, const struct dataset *dataset,
+                         struct params *gradient)
+{
+    const double scale = loss_scale(&b->loss, dataset->outputs, dataset->samples);
+    double loss = model->grid->rank == 0 ? scale * dataset->constant : 0;
+    for (int l = 0; l < b->depth; l++) {
+        if (!model->layer[l].trainable) dmat_fill(gradient->W[l], 0);
+        if (gradient->b[l]) dmat_fill(gradient->b[l], 0);
+    }
+    for (int64_t j0 = 0; j0 < dataset->Y->n; j0 += b->chunk) {
+        struct pass pass = pass_begin(b, dataset, j0);
+        struct dmat *Y = dmat_columns(dataset->Y, j0, pass.j1);
+        forward(b, model, &pass);
+        loss += loss_derivative(&b->loss, scale, pass.a[b->depth], Y);
+        backward(b, model, &pass, gradient);
+        dmat_destroy(&Y);
+        pass_end(&pass);
+    }
+    return loss;
+}
+
+double backprop_evaluate(struct backprop *b, const struct model *model, const struct dataset *dataset, double *accuracy)
+{
+    const double scale = loss_scale(&b->loss, dataset->outputs, dataset->samples);
+    double sums[2] = {model->grid->rank == 0 ? scale * dataset->constant : 0, 0};
+    for (int64_t j0 = 0; j0 < dataset->Y->n; j0 += b->chunk) {
+        struct pass pass = pass_begin(b, dataset, j0);
+        struct dmat *Y = dmat_columns(dataset->Y, j0, pass.j1);
+        double correct;
+        forward(b, model, &pass);
+        sums[0] += loss_value(&b->loss, scale, pass.a[b->depth], Y, &correct);
+        sums[1] += correct;
+        dmat_destroy(&Y);
+        pass_end(&pass);
+    }
+    grid_sum(model->grid, sums, 2);
+    *accuracy = dataset->classification ? sums[1] / (double)dataset->samples : NAN;
+    return sums[0];
+}

@@ -1,0 +1,181 @@
+#include "net/dataset.h"
+
+#include "base/memory.h"
+#include "dist/factor.h"
+#include "dist/h5.h"
+
+#include <string.h>
+
+/* Samples that travel together from the root to all ranks. */
+enum { BATCH_OF_SAMPLES = 512 };
+
+void dataset_destroy(struct dataset **dataset)
+{
+    if (!*dataset) return;
+    dmat_destroy(&(*dataset)->X);
+    dmat_destroy(&(*dataset)->Y);
+    memory_free(*dataset);
+    *dataset = NULL;
+}
+
+void data_destroy(struct data **data)
+{
+    if (!*data) return;
+    dataset_destroy(&(*data)->train);
+    dataset_destroy(&(*data)->test);
+    memory_free(*data);
+    *data = NULL;
+}
+
+/* Copies my part of columns [j0, j0 + count) out of a whole column-major block. */
+static void place(struct dmat *A, int64_t j0, int64_t count, const double *block)
+{
+    const struct grid *grid = A->grid;
+    const int first = grid_count(j0, A->nb, grid->mycol, 0, grid->npcol);
+    const int end = grid_count(j0 + count, A->nb, grid->mycol, 0, grid->npcol);
+    for (int jl = first; jl < end; jl++) {
+        const double *from = block + (dmat_col(A, jl) - j0) * A->m;
+        for (int il = 0; il < A->mloc; il++) A->local[il + (int64_t)jl * A->lld] = from[dmat_row(A, il)];
+    }
+}
+
+/* The root reads, everybody takes its part. */
+static bool stream(struct source *source, struct dataset *set, struct problems *problems)
+{
+    const struct grid *grid = set->X->grid;
+    const int64_t length = set->features + set->outputs;
+    double *block = NEW(double, length *BATCH_OF_SAMPLES);
+    bool good = true;
+    for (int64_t j0 = 0; good && j0 < set->samples; j0 += BATCH_OF_SAMPLES) {
+        const int64_t count = j0 + BATCH_OF_SAMPLES < set->samples ? BATCH_OF_SAMPLES : set->samples - j0;
+        if (grid->rank == 0) source->next(source, count, block, block + set->features * count, problems);
+        good = problems_none(problems, grid->comm);
+        if (!good) break;
+        MPI_Bcast(block, to_int(length * count), MPI_DOUBLE, 0, grid->comm);
+        place(set->X, j0, count, block);
+        place(set->Y, j0, count, block + set->features * count);
+    }
+    memory_free(block);
+    return good;
+}
+
+/* Number of samples to take: what the input asks for, if the source has it. */
+static int64_t wanted(const struct spec *spec, const char *key, int64_t available, struct problems *problems)
+{
+    if (spec_is(spec, key, "all")) return available;
+    const int64_t asked = spec_int(spec, key);
+    if (asked > available)
+        spec_problem(spec, problems, key, "asks for %lld samples, but the file has %lld", (long long)asked,
+                     (long long)available);
+    return asked;
+}
+
+static struct dataset *from_source(const struct grid *grid, const struct spec *spec, bool train,
+                                   struct problems *problems)
+{
+    struct source source = {0};
+    int64_t facts[4] = {0};
+    if (grid->rank == 0 && source_open_idx(&source, spec, train, problems)) {
+        facts[0] = source.features;
+        facts[1] = source.outputs;
+        facts[2] = wanted(spec, train ? "data.train" : "data.test", source.samples, problems);
+        facts[3] = source.classification;
+    }
+    struct dataset *set = NULL;
+    if (problems_none(problems, grid->comm)) {
+        MPI_Bcast(facts, 4, MPI_INT64_T, 0, grid->comm);
+        set = NEW(struct dataset, 1);
+        *set = (struct dataset){
+            .features = facts[0], .outputs = facts[1], .samples = facts[2], .classification = facts[3] != 0};
+        set->X = dmat_create(grid, set->features, set->samples);
+        set->Y = dmat_create(grid, set->outputs, set->samples);
+        if (!stream(&source, set, problems)) dataset_destroy(&set);
+    }
+    if (source.close) source.close(&source);
+    return set;
+}
+
+static struct dataset *from_hdf5(const struct grid *grid, const struct spec *spec, const char *x, const char *y,
+                                 struct problems *problems)
+{
+    const char *path = spec_text(spec, "data.file");
+    struct dataset *set = NEW(struct dataset, 1);
+    set->classification = spec_is(spec, "data.targets", "classes");
+    set->Y = h5_read_matrix(grid, path, y, problems);
+    const bool identity = set->Y && !h5_has(grid->comm, path, x);
+    if (set->Y && !identity) set->X = h5_read_matrix(grid, path, x, problems);
+    if (set->Y && (identity || set->X)) {
+        set->samples = set->Y->n;
+        set->outputs = set->Y->m;
+        set->features = identity ? set->Y->n : set->X->m;
+        if (set->X && set->X->n != set->samples)
+            problems_add(problems, EXIT_INPUT, "%s: %s has %lld columns (samples), but %s has %lld", path, x,
+                         (long long)set->X->n, y, (long long)set->samples);
+        if (set->samples == 0 || set->outputs == 0 || set->features == 0)
+            problems_add(problems, EXIT_INPUT, "%s: %s or %s is empty", path, x, y);
+    }
+    if (!problems_none(problems, grid->comm)) dataset_destroy(&set);
+    return set;
+}
+
+static bool wants_test(const struct grid *grid, const struct spec *spec)
+{
+    if (spec_is(spec, "data.kind", "low_rank_matrix")) return false;
+    if (spec_is(spec, "data.kind", "hdf5")) return h5_has(grid->comm, spec_text(spec, "data.file"), "Y_test");
+    if (spec_is(spec, "data.kind", "idx") && spec_is(spec, "data.test_images", "none")) return false;
+    return spec_is(spec, "data.test", "all") || spec_int(spec, "data.test") > 0;
+}
+
+static struct dataset *load(const struct grid *grid, const struct spec *spec, bool train, struct problems *problems)
+{
+    const char *kind = spec_text(spec, "data.kind");
+    if (strcmp(kind, "gaussian") == 0) return generated_gaussian(grid, spec, train);
+    if (strcmp(kind, "low_rank_matrix") == 0) return generated_low_rank_matrix(grid, spec, problems);
+    if (strcmp(kind, "hdf5") == 0)
+        return from_hdf5(grid, spec, train ? "X" : "X_test", train ? "Y" : "Y_test", problems);
+    return from_source(grid, spec, train, problems);
+}
+
+static void transform(struct data *data, const struct spec *spec, struct problems *problems)
+{
+    if (!spec_applies(spec, "data.whiten")) return;
+    const bool centre = spec_bool(spec, "data.centre"), whiten = spec_bool(spec, "data.whiten");
+    if (!data->train->X && (centre || whiten)) {
+        spec_problem(spec, problems, centre ? "data.centre" : "data.whiten",
+                     "the input is the identity: there is nothing to centre or to whiten");
+        return;
+    }
+    if (centre) whiten_centre(data);
+    if (whiten) whiten_apply(data, spec_real(spec, "data.whiten_floor"));
+}
+
+struct data *data_create(const struct grid *grid, const struct spec *spec, struct problems *problems)
+{
+    struct data *data = NEW(struct data, 1);
+    data->train = load(grid, spec, true, problems);
+    if (problems_none(problems, grid->comm) && wants_test(grid, spec)) {
+        data->test = load(grid, spec, false, problems);
+        if (data->test && (data->test->features != data->train->features || data->test->outputs != data->train->outputs))
+            problems_add(problems, EXIT_INPUT,
+                         "training and test samples differ in size: %lld and %lld features, %lld and %lld outputs",
+                         (long long)data->train->features, (long long)data->test->features,
+                         (long long)data->train->outputs, (long long)data->test->outputs);
+    }
+    if (problems_none(problems, grid->comm)) transform(data, spec, problems);
+    if (!problems_none(problems, grid->comm)) data_destroy(&data);
+    return data;
+}
+
+struct dataset *dataset_compress(const struct dataset *full)
+{
+    if (!full->X || full->X->n <= full->X->m) return NULL;
+    struct dataset *small = NEW(struct dataset, 1);
+    *small = *full;
+    small->X = dmat_create(full->X->grid, full->features, full->features);
+    small->Y = dmat_create(full->X->grid, full->outputs, full->features);
+    factor_compress(full->X, full->Y, small->X, small->Y);
+    /* ½‖Y(I − QᵀQ)‖² by Pythagoras; what cancels there is below the rounding of the loss itself */
+    const double rest = 0.5 * (dmat_dot(full->Y, full->Y) - dmat_dot(small->Y, small->Y));
+    small->constant = full->constant + (rest > 0 ? rest : 0);
+    return small;
+}

@@ -1,0 +1,81 @@
+#include "net/init.h"
+
+#include "base/memory.h"
+#include "dist/factor.h"
+#include "dist/h5.h"
+#include "dist/random.h"
+
+#include <math.h>
+
+static void fill_orthogonal(struct dmat *W, uint64_t seed, uint64_t stream)
+{
+    if (W->m >= W->n) {
+        random_fill_normal(W, seed, stream);
+        factor_orthonormal(W);
+        return;
+    }
+    struct dmat *T = dmat_create(W->grid, W->n, W->m);
+    random_fill_normal(T, seed, stream);
+    factor_orthonormal(T);
+    dmat_transpose(T, W);
+    dmat_destroy(&T);
+}
+
+static double gain(const struct spec *spec, const struct dmat *W)
+{
+    const double m = (double)W->m, n = (double)W->n;
+    if (spec_is(spec, "model.init.gain", "none")) return 1;
+    if (spec_is(spec, "model.init.gain", "fan_in")) return 1 / sqrt(n);
+    return sqrt(m < n ? m : n) / sqrt(m * n);
+}
+
+static void fill_random(struct model *model, const struct spec *spec, struct problems *problems)
+{
+    const uint64_t seed = (uint64_t)spec_int(spec, "run.seed");
+    const int scales = spec_count(spec, "model.init.scale");
+    if (scales != 1 && scales != model->depth) {
+        spec_problem(spec, problems, "model.init.scale", "has %d values for %d layers", scales, model->depth);
+        return;
+    }
+    for (int l = 1; l <= model->depth; l++) {
+        struct dmat *W = model->params->W[l - 1];
+        const double scale = spec_real_at(spec, "model.init.scale", scales == 1 ? 0 : l - 1);
+        if (spec_is(spec, "model.init.kind", "orthogonal")) {
+            fill_orthogonal(W, seed, RANDOM_WEIGHTS + (uint64_t)l);
+            dmat_scale(W, scale);
+        } else if (spec_is(spec, "model.init.kind", "gaussian")) {
+            random_fill_normal(W, seed, RANDOM_WEIGHTS + (uint64_t)l);
+            dmat_scale(W, scale * gain(spec, W));
+        } else {
+            random_fill_uniform(W, seed, RANDOM_WEIGHTS + (uint64_t)l);
+            dmat_scale(W, scale * sqrt(3) * gain(spec, W));
+        }
+    }
+}
+
+static void read_matrix(struct dmat *to, const char *path, const char *letter, int l, struct problems *problems)
+{
+    char *name = memory_text("%s%d", letter, l);
+    struct dmat *from = h5_read_matrix(to->grid, path, name, problems);
+    if (from && (from->m != to->m || from->n != to->n))
+        problems_add(problems, EXIT_INPUT, "%s: %s is %lld × %lld, but the network needs %lld × %lld", path, name,
+                     (long long)from->m, (long long)from->n, (long long)to->m, (long long)to->n);
+    else if (from)
+        dmat_copy(to, from);
+    dmat_destroy(&from);
+    memory_free(name);
+}
+
+bool init_fill(struct model *model, const struct spec *spec, struct problems *problems)
+{
+    if (!spec_is(spec, "model.init.kind", "file")) {
+        fill_random(model, spec, problems);
+    } else {
+        const char *path = spec_text(spec, "model.init.file");
+        for (int l = 1; l <= model->depth && problems->count == 0; l++) {
+            read_matrix(model->params->W[l - 1], path, "W", l, problems);
+            if (model->params->b[l - 1]) read_matrix(model->params->b[l - 1], path, "b", l, problems);
+        }
+    }
+    return problems_none(problems, model->grid->comm);
+}

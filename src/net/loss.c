@@ -1,0 +1,111 @@
+#include "net/loss.h"
+
+#include "base/memory.h"
+
+#include <math.h>
+
+struct loss loss_of(const struct spec *spec)
+{
+    return (struct loss){
+        .kind = spec_is(spec, "loss.kind", "mse") ? LOSS_MSE : LOSS_CROSS_ENTROPY,
+        .reduction = spec_is(spec, "loss.reduction", "sum")    ? LOSS_SUM
+                     : spec_is(spec, "loss.reduction", "mean") ? LOSS_MEAN
+                                                               : LOSS_SAMPLES,
+    };
+}
+
+double loss_scale(const struct loss *loss, int64_t outputs, int64_t samples)
+{
+    if (loss->reduction == LOSS_SUM) return 1;
+    if (loss->reduction == LOSS_MEAN && loss->kind == LOSS_MSE) return 1 / ((double)outputs * (double)samples);
+    return 1 / (double)samples;
+}
+
+static inline const double *column(const struct dmat *A, int jl)
+{
+    return A->local + (int64_t)jl * A->lld;
+}
+
+/* For every local column: log Σ_c e^{f_c} and Σ_c y_c, over the process column. */
+static void column_sums(const struct dmat *F, const struct dmat *Y, double *log_partition, double *weight)
+{
+    const int n = F->nloc;
+    double *largest = NEW(double, n), *sums = NEW(double, 2 * n);
+    for (int j = 0; j < n; j++) {
+        largest[j] = -INFINITY;
+        for (int i = 0; i < F->mloc; i++) largest[j] = fmax(largest[j], column(F, j)[i]);
+    }
+    if (F->grid->nprow > 1) MPI_Allreduce(MPI_IN_PLACE, largest, n, MPI_DOUBLE, MPI_MAX, F->grid->col_comm);
+    for (int j = 0; j < n; j++)
+        for (int i = 0; i < F->mloc; i++) {
+            sums[j] += exp(column(F, j)[i] - largest[j]);
+            sums[n + j] += column(Y, j)[i];
+        }
+    if (F->grid->nprow > 1) MPI_Allreduce(MPI_IN_PLACE, sums, 2 * n, MPI_DOUBLE, MPI_SUM, F->grid->col_comm);
+    for (int j = 0; j < n; j++) {
+        log_partition[j] = largest[j] + log(sums[j]);
+        weight[j] = sums[n + j];
+    }
+    memory_free(sums);
+    memory_free(largest);
+}
+
+static double squared_error(double scale, const struct dmat *F, const struct dmat *Y, double *D, int64_t ldd)
+{
+    double sum = 0;
+    for (int j = 0; j < F->nloc; j++)
+        for (int i = 0; i < F->mloc; i++) {
+            const double error = column(F, j)[i] - column(Y, j)[i];
+            sum += error * error;
+            if (D) D[i + j * ldd] = scale * error;
+        }
+    return 0.5 * scale * sum;
+}
+
+static double cross_entropy(double scale, const struct dmat *F, const struct dmat *Y, double *D, int64_t ldd)
+{
+    double sum = 0, *log_partition = NEW(double, F->nloc), *weight = NEW(double, F->nloc);
+    column_sums(F, Y, log_partition, weight);
+    for (int j = 0; j < F->nloc; j++)
+        for (int i = 0; i < F->mloc; i++) {
+            const double log_share = column(F, j)[i] - log_partition[j], y = column(Y, j)[i];
+            sum -= y == 0 ? 0 : y * log_share;
+            if (D) D[i + j * ldd] = scale * (weight[j] * exp(log_share) - y);
+        }
+    memory_free(weight);
+    memory_free(log_partition);
+    return scale * sum;
+}
+
+double loss_derivative(const struct loss *loss, double scale, struct dmat *F, const struct dmat *Y)
+{
+    return (loss->kind == LOSS_MSE ? squared_error : cross_entropy)(scale, F, Y, F->local, F->lld);
+}
+
+struct peak {
+    double value;
+    int row;
+};
+
+/* Row of the largest entry of every local column, over the process column; ties go to the lowest row. */
+static void column_peaks(const struct dmat *A, struct peak *peak)
+{
+    for (int j = 0; j < A->nloc; j++) {
+        peak[j] = (struct peak){-INFINITY, to_int(A->m)};
+        for (int i = 0; i < A->mloc; i++)
+            if (column(A, j)[i] > peak[j].value) peak[j] = (struct peak){column(A, j)[i], (int)dmat_row(A, i)};
+    }
+    if (A->grid->nprow > 1)
+        MPI_Allreduce(MPI_IN_PLACE, peak, A->nloc, MPI_DOUBLE_INT, MPI_MAXLOC, A->grid->col_comm);
+}
+
+double loss_value(const struct loss *loss, double scale, const struct dmat *F, const struct dmat *Y, double *correct)
+{
+    struct peak *output = NEW(struct peak, 2 * F->nloc), *target = output + F->nloc;
+    column_peaks(F, output);
+    column_peaks(Y, target);
+    *correct = 0;
+    for (int j = 0; F->grid->myrow == 0 && j < F->nloc; j++) *correct += output[j].row == target[j].row;
+    memory_free(output);
+    return (loss->kind == LOSS_MSE ? squared_error : cross_entropy)(scale, F, Y, NULL, 0);
+}

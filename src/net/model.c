@@ -1,0 +1,185 @@
+#include "net/model.h"
+
+#include "base/memory.h"
+#include "net/init.h"
+
+int model_widths(const struct spec *spec, int64_t features, int64_t outputs, int64_t **width, struct problems *problems)
+{
+    const bool listed = !spec_is(spec, "model.widths", "auto");
+    const bool width_given = !spec_is(spec, "model.width", "auto"), depth_given = !spec_is(spec, "model.depth", "auto");
+    *width = NULL;
+    if (listed && (width_given || depth_given))
+        spec_problem(spec, problems, "model.widths", "give either the list of widths, or width and depth, not both");
+    else if (listed && spec_count(spec, "model.widths") < 2)
+        spec_problem(spec, problems, "model.widths", "needs at least the input and the output width");
+    else if (!listed && !depth_given)
+        spec_problem(spec, problems, "model.depth", "missing: give model.depth and model.width, or model.widths");
+    else if (!listed && spec_int(spec, "model.depth") > 1 && !width_given)
+        spec_problem(spec, problems, "model.width", "missing: the width of the hidden layers");
+    else {
+        const int depth = listed ? spec_count(spec, "model.widths") - 1 : (int)spec_int(spec, "model.depth");
+        *width = NEW(int64_t, depth + 1);
+        for (int l = 0; l <= depth; l++)
+            (*width)[l] = listed       ? spec_int_at(spec, "model.widths", l)
+                          : l == 0     ? features
+                          : l == depth ? outputs
+                                       : spec_int(spec, "model.width");
+        if ((*width)[0] != features)
+            spec_problem(spec, problems, "model.widths", "the first width is %lld, but the data has %lld features",
+                         (long long)(*width)[0], (long long)features);
+        if ((*width)[depth] != outputs)
+            spec_problem(spec, problems, "model.widths", "the last width is %lld, but the data has %lld outputs",
+                         (long long)(*width)[depth], (long long)outputs);
+        return depth;
+    }
+    return 0;
+}
+
+/* x + B φ(A x) of layers (2,3), (4,5), … between a linear first and a linear last layer. */
+static void make_pairs(struct model *model, const struct spec *spec, struct problems *problems)
+{
+    if (model->depth % 2)
+        spec_problem(spec, problems, "model.residual", "pairs need an even depth (first layer, pairs, last layer), not %d",
+                     model->depth);
+    for (int l = 1; l <= model->depth; l++) {
+        struct layer *layer = &model->layer[l - 1];
+        const bool inner = l > 1 && l < model->depth, second = inner && l % 2 == 1;
+        if (!inner || second) layer->activation = ACTIVATION_LINEAR;
+        if (!second) continue;
+        layer->skip = l - 2;
+        if (model->width[l] != model->width[l - 2])
+            spec_problem(spec, problems, "model.residual", "pairs need equal widths n_%d and n_%d, not %lld and %lld", l - 2, l,
+                         (long long)model->width[l - 2], (long long)model->width[l]);
+    }
+}
+
+static void make_scaled(struct model *model)
+{
+    for (int l = 1; l <= model->depth; l++)
+        if (model->width[l] == model->width[l - 1]) {
+            model->layer[l - 1].skip = l - 1;
+            model->layer[l - 1].scale = 1.0 / model->depth;
+        }
+}
+
+static void set_trainable(struct model *model, const struct spec *spec, struct problems *problems)
+{
+    const bool all = spec_is(spec, "model.trainable", "all");
+    for (int l = 0; l < model->depth; l++) model->layer[l].trainable = all;
+    for (int i = 0; !all && i < spec_count(spec, "model.trainable"); i++) {
+        const int64_t l = spec_int_at(spec, "model.trainable", i);
+        if (l > model->depth)
+            spec_problem(spec, problems, "model.trainable", "there is no layer %lld, the depth is %d", (long long)l,
+                         model->depth);
+        else
+            model->layer[l - 1].trainable = true;
+    }
+    const int given = spec_count(spec, "model.lr_multiplier");
+    if (given != 1 && given != model->depth)
+        spec_problem(spec, problems, "model.lr_multiplier", "has %d values for %d layers", given, model->depth);
+    for (int l = 0; l < model->depth; l++)
+        model->layer[l].lr_multiplier =
+            given == 1 || l < given ? spec_real_at(spec, "model.lr_multiplier", given == 1 ? 0 : l) : 1;
+}
+
+static void set_layers(struct model *model, const struct spec *spec, struct problems *problems)
+{
+    const int64_t head = spec_int(spec, "model.linear_head");
+    if (head > model->depth)
+        spec_problem(spec, problems, "model.linear_head", "is %lld, but the depth is %d", (long long)head, model->depth);
+    if (head > 0 && spec_is(spec, "model.residual", "pairs"))
+        spec_problem(spec, problems, "model.linear_head", "has no meaning with model.residual: pairs");
+    for (int l = 1; l <= model->depth; l++)
+        model->layer[l - 1] = (struct layer){
+            .n_in = model->width[l - 1],
+            .n_out = model->width[l],
+            .activation = l <= model->depth - (head > 1 ? head : 1) ? activation_of(spec_text(spec, "model.activation"))
+                                                                    : ACTIVATION_LINEAR,
+            .bias = spec_bool(spec, "model.bias"),
+            .skip = -1,
+            .scale = 1};
+    if (spec_is(spec, "model.residual", "pairs")) make_pairs(model, spec, problems);
+    if (spec_is(spec, "model.residual", "scaled")) make_scaled(model);
+    set_trainable(model, spec, problems);
+    model->linear = true;
+    for (int l = 0; l < model->depth; l++) {
+        const struct layer *layer = &model->layer[l];
+        model->linear = model->linear && layer->activation == ACTIVATION_LINEAR && !layer->bias;
+    }
+}
+
+struct model *model_create(const struct grid *grid, const struct spec *spec, int64_t features, int64_t outputs,
+                           struct problems *problems)
+{
+    struct model *model = NEW(struct model, 1);
+    model->grid = grid;
+    model->depth = model_widths(spec, features, outputs, &model->width, problems);
+    model->layer = NEW(struct layer, model->depth);
+    if (model->depth > 0) set_layers(model, spec, problems);
+    if (problems_none(problems, grid->comm)) {
+        model->params = params_create(model);
+        init_fill(model, spec, problems);
+    }
+    if (!problems_none(problems, grid->comm)) model_destroy(&model);
+    return model;
+}
+
+void model_destroy(struct model **model)
+{
+    if (!*model) return;
+    params_destroy(&(*model)->params);
+    memory_free((*model)->layer);
+    memory_free((*model)->width);
+    memory_free(*model);
+    *model = NULL;
+}
+
+struct params *params_create(const struct model *model)
+{
+    const struct grid *grid = model->grid;
+    struct params *p = NEW(struct params, 1);
+    p->grid = grid;
+    p->depth = model->depth;
+    p->W = NEW(struct dmat *, p->depth);
+    p->b = NEW(struct dmat *, p->depth);
+    p->start = NEW(int64_t, p->depth + 1);
+    for (int l = 0; l < p->depth; l++) {
+        const struct layer *layer = &model->layer[l];
+        p->start[l + 1] = p->start[l] + dmat_local_size(grid, layer->n_out, layer->n_in) +
+                          (layer->bias ? dmat_local_size(grid, layer->n_out, 1) : 0);
+    }
+    p->size = p->start[p->depth];
+    p->local = NEW(double, p->size);
+    for (int l = 0; l < p->depth; l++) {
+        const struct layer *layer = &model->layer[l];
+        double *local = p->local + p->start[l];
+        p->W[l] = dmat_over(grid, layer->n_out, layer->n_in, local);
+        if (layer->bias)
+            p->b[l] = dmat_over(grid, layer->n_out, 1, local + dmat_local_size(grid, layer->n_out, layer->n_in));
+    }
+    return p;
+}
+
+void params_destroy(struct params **params)
+{
+    struct params *p = *params;
+    if (!p) return;
+    for (int l = 0; l < p->depth; l++) {
+        dmat_destroy(&p->W[l]);
+        dmat_destroy(&p->b[l]);
+    }
+    memory_free(p->W);
+    memory_free(p->b);
+    memory_free(p->start);
+    memory_free(p->local);
+    memory_free(p);
+    *params = NULL;
+}
+
+double params_dot(const struct params *p, const struct params *q)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < p->size; i++) sum += p->local[i] * q->local[i];
+    grid_sum(p->grid, &sum, 1);
+    return sum;
+}

@@ -1,0 +1,86 @@
+#include "train/batches.h"
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "dist/random.h"
+
+struct batches {
+    const struct dataset *train; /* borrowed */
+    struct dataset *compressed;  /* owned, or NULL */
+    struct dataset *batch;       /* owned, or NULL with the full batch */
+    int64_t *permutation;        /* [N] of `epoch`, owned */
+    int64_t epoch;               /* −1: none yet */
+    uint64_t seed;
+};
+
+static void check(const struct dataset *train, const struct spec *spec, struct problems *problems)
+{
+    const bool full = spec_is(spec, "train.batch", "full");
+    if (!full && spec_is(spec, "train.optimizer", "gd"))
+        spec_problem(spec, problems, "train.batch", "gd takes the full batch; use train.optimizer: sgd");
+    if (full && spec_is(spec, "train.optimizer", "sgd"))
+        spec_problem(spec, problems, "train.batch", "missing: sgd needs a batch size (the full batch is train.optimizer: gd)");
+    if (!full && spec_int(spec, "train.batch") > train->samples)
+        spec_problem(spec, problems, "train.batch", "is %lld, but there are only %lld training samples",
+                     (long long)spec_int(spec, "train.batch"), (long long)train->samples);
+    if (!full && !train->X)
+        spec_problem(spec, problems, "train.batch", "the input is the identity: only the full batch makes sense");
+}
+
+struct batches *batches_create(const struct dataset *train, const struct model *model, const struct spec *spec,
+                               struct problems *problems)
+{
+    check(train, spec, problems);
+    if (!problems_none(problems, model->grid->comm)) return NULL;
+    struct batches *b = NEW(struct batches, 1);
+    b->train = train;
+    b->epoch = -1;
+    b->seed = (uint64_t)spec_int(spec, "run.seed");
+    if (!spec_is(spec, "train.batch", "full")) {
+        b->batch = NEW(struct dataset, 1);
+        *b->batch = *train;
+        b->batch->samples = spec_int(spec, "train.batch");
+        b->batch->X = dmat_create(model->grid, train->features, b->batch->samples);
+        b->batch->Y = dmat_create(model->grid, train->outputs, b->batch->samples);
+        b->permutation = NEW(int64_t, train->samples);
+    } else if (model->linear && spec_is(spec, "loss.kind", "mse") && spec_bool(spec, "train.compress")) {
+        b->compressed = dataset_compress(train);
+        if (b->compressed)
+            log_say("data: linear network with squared loss, %lld samples compressed to %lld columns",
+                    (long long)train->samples, (long long)b->compressed->X->n);
+    }
+    return b;
+}
+
+void batches_destroy(struct batches **batches)
+{
+    if (!*batches) return;
+    dataset_destroy(&(*batches)->compressed);
+    dataset_destroy(&(*batches)->batch);
+    memory_free((*batches)->permutation);
+    memory_free(*batches);
+    *batches = NULL;
+}
+
+const struct dataset *batches_at(struct batches *b, int64_t step)
+{
+    if (!b->batch) return b->compressed ? b->compressed : b->train;
+    const int64_t size = b->batch->samples, per_epoch = b->train->samples / size, epoch = step / per_epoch;
+    if (epoch != b->epoch)
+        random_permutation(b->train->samples, b->permutation, b->seed, RANDOM_BATCHES, (uint64_t)epoch);
+    b->epoch = epoch;
+    const int64_t *columns = b->permutation + step % per_epoch * size;
+    dmat_take_columns(b->train->X, columns, b->batch->X);
+    dmat_take_columns(b->train->Y, columns, b->batch->Y);
+    return b->batch;
+}
+
+int64_t batches_columns(const struct batches *b)
+{
+    return b->batch ? b->batch->Y->n : b->compressed ? b->compressed->Y->n : b->train->Y->n;
+}
+
+bool batches_full(const struct batches *b)
+{
+    return !b->batch;
+}

@@ -1,0 +1,195 @@
+/* observe: what a run writes and says: series, evaluations, snapshots, progress, the closing summary. */
+#include "base/build.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/timer.h"
+#include "train/schedule.h"
+
+#include "trainer_private.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+static int scalar(struct record_group *group, const char *name, const char *long_name, const char *formula)
+{
+    return record_quantity(group, &(struct quantity){
+                                      .name = name, .units = "1", .long_name = long_name, .formula = formula});
+}
+
+void observe_prepare(struct trainer *t)
+{
+    const char *formula = t->loss_kind.kind == LOSS_MSE ? "1/(2s) sum_i |f(x_i) - y_i|^2"
+                                                        : "-(1/s) sum_i sum_c y_ic log softmax(f(x_i))_c";
+    t->train = record_group(t->record, "train", "step", "training");
+    t->q_loss = scalar(t->train, "loss", "loss of the step's training data", formula);
+    t->q_norm = scalar(t->train, "gradient_norm", "Frobenius norm of the gradient", "|dloss/dW|_F over all parameters");
+    t->q_lr = scalar(t->train, "learning_rate", "learning rate of the update from this step", NULL);
+    t->evaluated = record_group(t->record, "train", "evaluated_step", "training");
+    t->q_train_loss = scalar(t->evaluated, "train_loss", "loss of the whole training set", formula);
+    t->q_train_accuracy = scalar(t->evaluated, "train_accuracy", "accuracy on the training set", NULL);
+    t->q_test_loss = scalar(t->evaluated, "test_loss", "loss of the test set", formula);
+    t->q_test_accuracy = scalar(t->evaluated, "test_accuracy", "accuracy on the test set", NULL);
+    if (!spec_is(t->spec, "train.evaluate_every", "auto"))
+        t->evaluate_every = spec_int(t->spec, "train.evaluate_every");
+    else
+        t->evaluate_every = t->steps > 100 ? t->steps / 100 : 1;
+    if (spec_is(t->spec, "snapshot.every", "end"))
+        t->snapshot_every = -1;
+    else if (!spec_is(t->spec, "snapshot.every", "never"))
+        t->snapshot_every = spec_int(t->spec, "snapshot.every");
+}
+
+static void record_step(struct trainer *t)
+{
+    record_row(t->train, t->step, t->time);
+    record_put_at(t->train, t->q_loss, 0, t->loss);
+    record_put_at(t->train, t->q_norm, 0, t->norm);
+    record_put_at(t->train, t->q_lr, 0, schedule_rate(t->spec, t->step));
+}
+
+/* Accuracy of the training set costs a forward pass; its loss is known already when the step has seen all samples. */
+static void evaluate(struct trainer *t)
+{
+    const double since = timer_now();
+    double train_loss = t->loss, train_accuracy = NAN, test_loss = NAN, test_accuracy = NAN;
+    if (t->data->train->classification || !batches_full(t->batches))
+        train_loss = backprop_evaluate(t->backprop, t->model, t->data->train, &train_accuracy);
+    if (t->data->test) test_loss = backprop_evaluate(t->backprop, t->model, t->data->test, &test_accuracy);
+    record_row(t->evaluated, t->step, t->time);
+    record_put_at(t->evaluated, t->q_train_loss, 0, train_loss);
+    record_put_at(t->evaluated, t->q_train_accuracy, 0, train_accuracy);
+    record_put_at(t->evaluated, t->q_test_loss, 0, test_loss);
+    record_put_at(t->evaluated, t->q_test_accuracy, 0, test_accuracy);
+    timer_add(TIMER_EVALUATE, since);
+}
+
+static void write_params(const struct trainer *t, struct h5 *file)
+{
+    char name[32];
+    const struct params *p = t->model->params;
+    for (int l = 1; l <= t->model->depth; l++) {
+        snprintf(name, sizeof name, "W%d", l);
+        h5_write_matrix(file, name, NULL, NULL, p->W[l - 1], &(struct h5_about){.units = "1", .long_name = "weights"});
+        if (!p->b[l - 1]) continue;
+        snprintf(name, sizeof name, "b%d", l);
+        h5_write_matrix(file, name, NULL, NULL, p->b[l - 1], &(struct h5_about){.units = "1", .long_name = "bias"});
+    }
+}
+
+static void write_snapshot(const struct trainer *t, const struct rundir *rundir, struct problems *problems)
+{
+    const double since = timer_now();
+    char *folder = rundir_file(rundir, "snapshots");
+    char *path = rundir_file(rundir, "snapshots/step_%09lld.h5", (long long)t->step);
+    if (t->grid->rank == 0) mkdir(folder, 0777); /* if that fails, h5_create says why */
+    struct h5 *file = h5_create(t->grid->comm, path, "eigentrain snapshot", problems);
+    if (file) {
+        h5_attribute_int(file, "", "step", t->step);
+        h5_attribute_real(file, "", "time", t->time);
+        if (spec_bool(t->spec, "snapshot.weights")) write_params(t, file);
+        if (spec_bool(t->spec, "snapshot.vectors")) probes_snapshot(t->probes, file);
+        rundir_provenance(rundir, file);
+        h5_commit(&file, problems);
+    }
+    memory_free(path);
+    memory_free(folder);
+    timer_add(TIMER_OUTPUT, since);
+}
+
+static void measure(struct trainer *t, bool last)
+{
+    const double since = timer_now();
+    const struct moment moment = {.step = t->step,
+                                  .time = t->time,
+                                  .loss = t->loss,
+                                  .model = t->model,
+                                  .gradient = t->gradient,
+                                  .previous = t->has_previous ? t->previous : NULL};
+    probes_measure(t->probes, &moment, last, t->record);
+    timer_add(TIMER_PROBES, since);
+}
+
+static void say_progress(const struct trainer *t, bool last)
+{
+    const double spent = timer_now() - t->started;
+    const double rate = t->step > 0 ? (double)t->step / spent : 0;
+    if (rate > 0)
+        log_progress(last, "step %lld of %lld   loss %.6g   %.1f steps/s   %.0f s left", (long long)t->step,
+                     (long long)t->steps, t->loss, rate, (double)(t->steps - t->step) / rate);
+    else
+        log_progress(last, "step %lld of %lld   loss %.6g", (long long)t->step, (long long)t->steps, t->loss);
+}
+
+void observe_step(struct trainer *t, const struct rundir *rundir, bool last, struct problems *problems)
+{
+    record_step(t);
+    if (problems->count) return; /* diverged: nothing more can be measured */
+    if (last || t->step % t->evaluate_every == 0) evaluate(t);
+    measure(t, last);
+    const bool snapshot = t->snapshot_every && (last || (t->snapshot_every > 0 && t->step % t->snapshot_every == 0));
+    if (snapshot) write_snapshot(t, rundir, problems);
+    say_progress(t, last);
+}
+
+static void write_timing(struct h5 *file)
+{
+    static const char *const dims[1] = {"part"};
+    const char *names[TIMER_PARTS];
+    double seconds[TIMER_PARTS];
+    int64_t size = TIMER_PARTS;
+    for (int part = 0; part < TIMER_PARTS; part++) {
+        names[part] = timer_name((enum timer_part)part);
+        seconds[part] = timer_seconds((enum timer_part)part);
+    }
+    h5_group(file, "timing");
+    h5_dimension(file, "timing/part", size, NULL, &(struct h5_about){.units = "1", .long_name = "number of the part"});
+    h5_write_texts(file, "timing/name", "part", size, names, &(struct h5_about){.long_name = "part of the run"});
+    h5_write_reals(file, "timing/seconds", 1, dims, &size, seconds,
+                   &(struct h5_about){.units = "s", .long_name = "wall-clock time on rank 0"});
+    h5_attribute_int(file, "timing", "peak_memory_bytes", memory_peak());
+}
+
+static void write_metrics(const struct trainer *t, const struct rundir *rundir, struct problems *problems)
+{
+    if (t->grid->rank == 0) {
+        char *path = rundir_file(rundir, "metrics.h5");
+        struct h5 *file = h5_create(MPI_COMM_SELF, path, "eigentrain metrics", problems);
+        if (file) {
+            record_write(t->record, file);
+            write_timing(file);
+            rundir_provenance(rundir, file);
+            h5_commit(&file, problems);
+        }
+        memory_free(path);
+    }
+    problems_none(problems, t->grid->comm);
+}
+
+static void say_end(const struct trainer *t, const struct rundir *rundir)
+{
+    log_say("done: %lld steps, loss %.6g", (long long)t->step, t->loss);
+    const double train = record_last(t->record, "train", "train_accuracy", 0);
+    const double test = record_last(t->record, "train", "test_accuracy", 0);
+    if (isfinite(train)) log_say("  accuracy %.2f %% on the training set", 100 * train);
+    if (isfinite(test)) log_say("  accuracy %.2f %% on the test set", 100 * test);
+    if (t->probes->count) log_say("measured:");
+    probes_summary(t->probes, t->record);
+    record_say_checks(t->record);
+    log_say("time: %.1f s in all", timer_now() - t->started);
+    for (int part = 0; part < TIMER_PARTS; part++)
+        log_say("  %-10s %8.2f s", timer_name((enum timer_part)part), timer_seconds((enum timer_part)part));
+    log_say("files: %s/metrics.h5%s", rundir->path, t->snapshot_every ? ", snapshots/" : "");
+    log_say("figures: postprocess/plot.py %s", rundir->path);
+}
+
+void observe_end(struct trainer *t, const struct rundir *rundir, int code, struct problems *problems)
+{
+    const double since = timer_now();
+    write_metrics(t, rundir, problems);
+    timer_add(TIMER_OUTPUT, since);
+    if (t->grid->rank != 0) return;
+    const char *state = problems->code == EXIT_DONE ? "done" : problems->code == EXIT_DIVERGED ? "diverged" : "failed";
+    rundir_status(rundir, state, problems->count ? problems->text[0] : NULL, t->step, t->steps, t->loss);
+    if (code == EXIT_DONE) say_end(t, rundir);
+}

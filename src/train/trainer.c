@@ -1,0 +1,110 @@
+#include "train/trainer.h"
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/timer.h"
+#include "train/schedule.h"
+
+#include "trainer_private.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Loss and gradient at the current parameters. One Allreduce a step: the loss and the squared norm together. */
+static void take_gradient(struct trainer *t)
+{
+    const double since = timer_now();
+    double sums[2] = {0, 0};
+    sums[0] = backprop_gradient(t->backprop, t->model, batches_at(t->batches, t->step), t->gradient);
+    for (int64_t i = 0; i < t->gradient->size; i++) sums[1] += t->gradient->local[i] * t->gradient->local[i];
+    grid_sum(t->grid, sums, 2);
+    t->loss = sums[0];
+    t->norm = sqrt(sums[1]);
+    timer_add(TIMER_GRADIENT, since);
+}
+
+static void update(struct trainer *t)
+{
+    const double since = timer_now(), lr = schedule_rate(t->spec, t->step);
+    t->has_previous = probes_need_previous(t->probes, t->step + 1, true);
+    if (t->has_previous) {
+        if (!t->previous) t->previous = params_create(t->model);
+        memcpy(t->previous->local, t->model->params->local, (size_t)t->previous->size * sizeof(double));
+    }
+    optimizer_step(t->optimizer, t->model, t->gradient, lr);
+    t->time += lr;
+    t->step++;
+    timer_add(TIMER_UPDATE, since);
+}
+
+int trainer_run(struct trainer *t, const struct rundir *rundir, struct problems *problems)
+{
+    const double tolerance = spec_real(t->spec, "train.tolerance");
+    for (;;) {
+        take_gradient(t); /* loss and norm are the same bits on every rank: all take the same way */
+        const bool diverged = !isfinite(t->loss) || !isfinite(t->norm);
+        const bool last = diverged || t->step >= t->steps || t->loss < tolerance;
+        if (diverged)
+            problems_add(problems, EXIT_DIVERGED,
+                         "diverged: the loss is %g and the gradient norm %g at step %lld; try a smaller train.lr", t->loss,
+                         t->norm, (long long)t->step);
+        observe_step(t, rundir, last, problems);
+        if (last || problems->count) break;
+        update(t);
+    }
+    observe_end(t, rundir, problems->code, problems);
+    return problems->code;
+}
+
+static int64_t chunk(const struct spec *spec)
+{
+    return spec_is(spec, "train.microbatch", "all") ? 0 : spec_int(spec, "train.microbatch");
+}
+
+static bool prepare(struct trainer *t, struct problems *problems)
+{
+    t->data = data_create(t->grid, t->spec, problems);
+    if (!t->data) return false;
+    t->model = model_create(t->grid, t->spec, t->data->train->features, t->data->train->outputs, problems);
+    if (!t->model) return false;
+    t->batches = batches_create(t->data->train, t->model, t->spec, problems);
+    t->record = record_create(t->grid->rank == 0);
+    observe_prepare(t);
+    t->probes = probes_create(t->spec, t->model, t->record, problems);
+    if (!t->batches || !t->probes) return false;
+    t->optimizer = optimizer_create(t->model, t->spec);
+    t->gradient = params_create(t->model);
+    t->backprop = backprop_create(t->model, &t->loss_kind, batches_columns(t->batches), chunk(t->spec));
+    return true;
+}
+
+struct trainer *trainer_create(const struct grid *grid, const struct spec *spec, struct problems *problems)
+{
+    const double since = timer_now();
+    struct trainer *t = NEW(struct trainer, 1);
+    t->grid = grid;
+    t->spec = spec;
+    t->started = since;
+    t->loss_kind = loss_of(spec);
+    t->steps = spec_int(spec, "train.steps");
+    if (!prepare(t, problems)) trainer_destroy(&t);
+    timer_add(TIMER_SETUP, since);
+    return t;
+}
+
+void trainer_destroy(struct trainer **trainer)
+{
+    struct trainer *t = *trainer;
+    if (!t) return;
+    backprop_destroy(&t->backprop);
+    params_destroy(&t->previous);
+    params_destroy(&t->gradient);
+    optimizer_destroy(&t->optimizer);
+    probes_destroy(&t->probes);
+    record_destroy(&t->record);
+    batches_destroy(&t->batches);
+    model_destroy(&t->model);
+    data_destroy(&t->data);
+    memory_free(t);
+    *trainer = NULL;
+}

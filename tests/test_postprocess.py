@@ -1,0 +1,286 @@
+"""Figures from synthetic runs: written here with h5py in the layout of metrics.h5, so that they need no simulation."""
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+POSTPROCESS = Path(__file__).resolve().parent.parent / "postprocess"
+sys.path.insert(0, str(POSTPROCESS))
+
+import runs  # noqa: E402
+
+RESOLVED = """\
+run:
+  name: synthetic
+  seed: 1
+data:
+  kind: fashion_mnist    # ten classes
+model:
+  widths: [{widths}]
+  activation: gelu
+  init:
+    kind: orthogonal
+probes:
+  - kind: spectrum
+    every: 10
+  - kind: subspace
+train:
+  lr: 0.1
+"""
+
+
+class Writer:
+    """A group of metrics.h5 with netCDF-4 dimension scales."""
+
+    def __init__(self, file, name, **attributes):
+        self.group = file.create_group(name)
+        self.group.attrs.update(attributes)
+
+    def dimension(self, name, values, long_name=None):
+        scale = self.group.create_dataset(name, data=np.asarray(values))
+        scale.make_scale(name)
+        self.about(scale, long_name or name, "1")
+
+    def quantity(self, name, values, *dims, units="1", long_name=None):
+        dataset = self.group.create_dataset(name, data=np.asarray(values))
+        for position, dim in enumerate(dims):
+            dataset.dims[position].attach_scale(self.group[dim])
+        self.about(dataset, long_name or name.replace("_", " "), units)
+
+    @staticmethod
+    def about(dataset, long_name, units):
+        dataset.attrs["long_name"] = long_name
+        dataset.attrs["units"] = units
+
+
+def write_train(file, steps, accuracy=True):
+    train = Writer(file, "train")
+    progress = steps / max(steps[-1], 1)
+    train.dimension("step", steps)
+    train.quantity("time", 0.1 * steps, "step")
+    train.quantity("loss", 0.5 * np.exp(-9 * progress) + 1e-4, "step", long_name="training loss")
+    train.quantity("gradient_norm", np.exp(-5 * progress), "step", long_name="Frobenius norm of the gradient")
+    train.quantity("learning_rate", np.full(len(steps), 0.1), "step")
+    evaluated = steps[::25]
+    train.dimension("evaluated_step", evaluated, "step")
+    late = evaluated / max(steps[-1], 1)
+    train.quantity("test_loss", 0.5 * np.exp(-5 * late) + 0.01, "evaluated_step")
+    for name, best in (("train_accuracy", 0.97), ("test_accuracy", 0.88)):
+        values = best - 0.8 * np.exp(-8 * late) if accuracy else np.full(len(evaluated), np.nan)
+        train.quantity(name, values, "evaluated_step")
+
+
+def write_spectrum(file, steps, layers, rank, moving, **attributes):
+    group = Writer(file, attributes.pop("name", "spectrum"), kind="spectrum",
+                   **{"of": "weights", **attributes})
+    group.dimension("step", steps)
+    group.dimension("layer", np.arange(1, layers + 1))
+    group.dimension("index", np.arange(1, rank + 1))
+    progress = 1 / (1 + np.exp(-12 * (steps / max(steps[-1], 1) - 0.3)))
+    values = np.full((len(steps), layers, rank), 0.1)
+    for index in range(moving):
+        values[:, :, index] += (1.5 * 0.8 ** index * progress[:, None] * (1 + 0.1 * np.arange(layers)))
+    group.quantity("singular_value", values, "step", "layer", "index", long_name="singular value")
+    group.quantity("residual", np.full(values.shape, 1e-12), "step", "layer", "index")
+    group.quantity("converged", np.full(values.shape[:2], rank, dtype=np.int64), "step", "layer")
+    group.quantity("products", np.full(values.shape[:2], 120, dtype=np.int64), "step", "layer")
+    squares = values ** 2
+    group.quantity("frobenius_norm", np.sqrt(squares.sum(-1)), "step", "layer")
+    group.quantity("stable_rank", squares.sum(-1) / squares.max(-1), "step", "layer")
+    shares = values / values.sum(-1, keepdims=True)
+    group.quantity("effective_rank", np.exp(-(shares * np.log(shares)).sum(-1)), "step", "layer")
+    group.quantity("numerical_rank", np.full(values.shape[:2], np.nan), "step", "layer")
+    return group.group
+
+
+def write_subspace(file, steps, layers, rank):
+    group = Writer(file, "subspace", kind="subspace", of="weights", reference_step=int(steps[len(steps) // 10]))
+    group.dimension("step", steps)
+    group.dimension("layer", np.arange(1, layers + 1))
+    group.dimension("index", np.arange(1, rank + 1))
+    group.dimension("interface", np.arange(1, layers))
+    group.dimension("left_index", np.arange(1, rank + 1))
+    group.dimension("right_index", np.arange(1, rank + 1))
+    progress = steps / max(steps[-1], 1)
+    tilt = progress[:, None, None] * np.linspace(0.1, 1, rank) * np.linspace(1, 0.3, layers)[:, None]
+    group.quantity("angle_left", tilt, "step", "layer", "index", units="rad")
+    group.quantity("angle_right", 0.7 * tilt, "step", "layer", "index", units="rad")
+    identity = np.eye(rank)
+    noise = np.random.default_rng(1).uniform(0, 0.3, (len(steps), layers - 1, rank, rank))
+    ramp = progress[:, None, None, None]
+    group.quantity("alignment", ramp * identity + (1 - ramp) * noise, "step", "interface", "left_index",
+                   "right_index")
+    group.quantity("gap", np.full((len(steps), layers), 0.5), "step", "layer")
+    group.quantity("flag", np.zeros((len(steps), layers), dtype=np.int64), "step", "layer")
+    return group.group
+
+
+def write_surroundings(path, widths):
+    (path / "input.yaml").write_text("run: {name: synthetic}\n", encoding="utf-8")
+    (path / "resolved.yaml").write_text(RESOLVED.format(widths=", ".join(map(str, widths))), encoding="utf-8")
+    (path / "status.json").write_text(json.dumps({"state": "done", "step": 500, "reason": ""}), encoding="utf-8")
+
+
+def write_run(path, widths=(784, 256, 256, 256, 10), last=500, rank=20, moving=10):
+    """A run of a network with all groups that the program knows; returns its directory."""
+    layers = len(widths) - 1
+    path.mkdir(parents=True)
+    write_surroundings(path, widths)
+    with h5py.File(path / "metrics.h5", "w") as file:
+        file.attrs.update({"format": "eigentrain metrics", "format_version": 1})
+        file.create_group("provenance").attrs["version"] = "0.1.0"
+        write_train(file, np.arange(last + 1))
+        steps = np.arange(0, last + 1, 10)
+        spectrum = write_spectrum(file, steps, layers, rank, moving)
+        spectrum["singular_value"][:, -1, widths[-1]:] = np.nan  # the last layer has no more
+        write_subspace(file, steps, layers, rank=5)
+        timing = file.create_group("timing")
+        timing["gradient"] = 1.25
+    return path
+
+
+@pytest.fixture
+def run_directory(tmp_path):
+    return write_run(tmp_path / "run")
+
+
+def plot(*arguments):
+    return subprocess.run([sys.executable, POSTPROCESS / "plot.py", *arguments], capture_output=True, text=True,
+                          timeout=120, check=False, env={**os.environ, "MPLBACKEND": "Agg"})
+
+
+def figures(directory):
+    return sorted(path.name for path in (directory / "figures").iterdir())
+
+
+ALL = ["spectrum.png", "spectrum_rank.png", "subspace.png", "subspace_alignment.png", "training.png"]
+
+
+def test_all_figures(run_directory):
+    result = plot(run_directory)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert figures(run_directory) == ALL
+    assert sorted(Path(line).name for line in result.stdout.splitlines()) == ALL
+    assert all((run_directory / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in ALL)
+
+
+def test_format_and_selection(run_directory):
+    assert plot(run_directory, "--format", "pdf", "--only", "training").returncode == 0
+    assert figures(run_directory) == ["training.pdf"]
+    assert plot(run_directory, "--only", "subspace").returncode == 0
+    assert figures(run_directory) == ["subspace.png", "subspace_alignment.png", "training.pdf"]
+
+
+def test_unknown_selection(run_directory):
+    result = plot(run_directory, "--only", "curvature")
+    assert result.returncode == 2
+    assert "no figure or probe 'curvature'" in result.stderr and "spectrum" in result.stderr
+
+
+def test_missing_values(run_directory):
+    with h5py.File(run_directory / "metrics.h5", "r+") as file:
+        file["spectrum/singular_value"][::3] = np.nan
+        file["spectrum/singular_value"][:, 1] = np.nan
+        file["spectrum/converged"][:, 1] = 0
+        for name in ("train_accuracy", "test_accuracy", "test_loss"):
+            file["train"][name][:] = np.nan
+        file["train/loss"][400:] = np.nan
+        file["subspace/angle_left"][:, 0] = np.nan
+        file["subspace/flag"][:, 0] = 2
+        file["subspace/alignment"][-3:] = np.nan
+    result = plot(run_directory)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert figures(run_directory) == ALL
+
+
+def test_nothing_finite(run_directory):
+    with h5py.File(run_directory / "metrics.h5", "r+") as file:
+        for group in ("train", "spectrum", "subspace"):
+            for dataset in file[group].values():
+                if dataset.dtype.kind == "f":
+                    dataset[...] = np.nan
+    result = plot(run_directory)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert figures(run_directory) == []
+
+
+def test_absent_and_unknown_groups(run_directory):
+    with h5py.File(run_directory / "metrics.h5", "r+") as file:
+        del file["spectrum"]
+        del file["subspace/step"]
+        curvature = Writer(file, "curvature", kind="curvature")
+        curvature.dimension("step", [0, 10])
+    result = plot(run_directory)
+    assert result.returncode == 0
+    assert figures(run_directory) == ["training.png"]
+    assert "nothing here draws probes of kind 'curvature'" in result.stderr
+    assert "group subspace has no quantity step" in result.stderr
+
+
+def test_single_measurement_and_two_layers(tmp_path):
+    directory = write_run(tmp_path / "short", widths=(12, 8, 8), last=0, rank=8, moving=2)
+    result = plot(directory)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert figures(directory) == ALL
+
+
+def test_many_layers_and_other_matrices(tmp_path):
+    directory = write_run(tmp_path / "deep", widths=[16] * 17, rank=16, moving=16)
+    with h5py.File(directory / "metrics.h5", "r+") as file:
+        del file["subspace"], file["train"]
+        write_spectrum(file, np.arange(0, 500, 50), 2, 4, 2, name="spectrum_gradient", of="gradient")
+        write_spectrum(file, np.arange(0, 500, 50), 1, 4, 2, name="spectrum_product", of="product")
+    result = plot(directory)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert {"spectrum.png", "spectrum_gradient_rank.png", "spectrum_product.png"} <= set(figures(directory))
+
+
+@pytest.mark.parametrize("prepare, message", [
+    (lambda path: None, "no such directory"),
+    (lambda path: path.mkdir(), "not a run directory"),
+    (lambda path: (path.mkdir(), (path / "input.yaml").touch()), "never started"),
+    (lambda path: (path.mkdir(), (path / "status.json").write_text('{"state": "running", "step": 7}')),
+     "the run is in state 'running' at step 7"),
+    (lambda path: (path.mkdir(), (path / "metrics.h5").write_bytes(b"no HDF5")), "cannot be read as HDF5"),
+], ids=["absent", "empty", "not started", "unfinished", "damaged"])
+def test_bad_directories(tmp_path, prepare, message):
+    prepare(tmp_path / "bad")
+    result = plot(tmp_path / "bad")
+    assert result.returncode == 2
+    assert message in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_bad_directory_among_good_ones(run_directory, tmp_path):
+    assert plot(tmp_path / "absent", run_directory).returncode == 2
+    assert figures(run_directory) == ALL
+
+
+def test_reader(run_directory):
+    (run_directory / "snapshots").mkdir()
+    for step in (100, 20):
+        with h5py.File(run_directory / "snapshots" / f"step_{step:09d}.h5", "w") as file:
+            file["W1"], file["W2"] = np.zeros((4, 3)), np.zeros((2, 4))
+    run = runs.open_run(run_directory)
+    assert run.name == "synthetic" and run.status["state"] == "done"
+    assert run.setting("data.kind") == "fashion_mnist" and run.setting("model.init.kind") == "orthogonal"
+    assert run.setting("train.lr") == "0.1" and run.setting("probes.every") is None
+    assert [step for step, _ in run.snapshots()] == [20, 100]
+    assert run.widths() == [784, 256, 256, 256, 10]
+    del run.settings["model.widths"]
+    assert run.widths() == [3, 4, 2]
+    group = run.groups["spectrum"]
+    assert group.variables["singular_value"].dims == ("step", "layer", "index")
+    assert group.label("singular_value") == "singular value"
+    assert run.groups["subspace"].label("angle_left") == "angle left (rad)"
+    assert run.groups["provenance"].attributes == {"version": "0.1.0"}
+
+
+def test_message_counts_what_moves(run_directory):
+    import plot as plotting
+    run = runs.open_run(run_directory)
+    assert plotting.spectrum_message(run, run.groups["spectrum"]) == "the leading 10 of up to 256 singular values move"

@@ -1,0 +1,640 @@
+/* ranks: 1 */
+/* Reading of the input file: values, defaults, every kind of mistake with its exact message, --set, and resolved.yaml.
+ */
+#include "base/memory.h"
+#include "base/spec.h"
+#include "unit.h"
+
+#include <float.h>
+#include <string.h>
+
+#define MATRIX "data: {kind: low_rank_matrix, rows: 4, cols: 5, rank: 2}\n" /* line 1 of a valid input */
+
+enum { MOST_SETS = 4 };
+
+/* Reads with the sets that are not NULL. */
+static struct spec *read_with(const char *text, size_t length, char *const *sets, struct problems *problems)
+{
+    int nsets = 0;
+
+    while (sets && nsets < MOST_SETS && sets[nsets]) nsets++;
+    return spec_read(text, length, "in.yaml", nsets, sets, problems);
+}
+
+static struct spec *read_valid(const char *text, char *const *sets)
+{
+    struct problems problems = {0};
+    struct spec *spec = read_with(text, strlen(text), sets, &problems);
+
+    problems_print(&problems);
+    assert_non_null(spec);
+    assert_int_equal(problems.count, 0);
+    return spec;
+}
+
+/* All messages, one a line. */
+static void assert_messages_of(const char *text, size_t length, char *const *sets, const char *expected)
+{
+    struct problems problems = {0};
+    struct spec *spec = read_with(text, length, sets, &problems);
+    char *all = memory_text("%s", "");
+
+    for (int i = 0; i < problems.count; i++) {
+        char *longer = memory_text("%s%s\n", all, problems.text[i]);
+        memory_free(all);
+        all = longer;
+    }
+    assert_string_equal(all, expected);
+    assert_int_equal(problems.code, EXIT_INPUT);
+    assert_null(spec);
+    memory_free(all);
+    problems_clear(&problems);
+}
+
+static void assert_messages(const char *text, const char *expected)
+{
+    assert_messages_of(text, strlen(text), NULL, expected);
+}
+
+/* The messages of --set options over a valid file. */
+static void assert_set_messages(const char *set, const char *expected)
+{
+    char *sets[MOST_SETS] = {(char *)set};
+
+    assert_messages_of(MATRIX, strlen(MATRIX), sets, expected);
+}
+
+/* ---------------------------------------------------------------- what is right */
+
+static void values_and_defaults(void **state)
+{
+    struct spec *spec = read_valid(MATRIX "train: {lr: 1e-3, steps: 1e3, tolerance: .5, weight_decay: 1.}\n"
+                                          "run: {name: 007, seed: 007}\n"
+                                          "model: {bias: TRUE, activation: \"tanh\"}\n"
+                                          "loss:\n", /* an empty section is none */
+                                   NULL);
+
+    (void)state;
+    assert_close(spec_real(spec, "train.lr"), 1e-3, 0);
+    assert_int_equal(spec_int(spec, "train.steps"), 1000);
+    assert_close(spec_real(spec, "train.tolerance"), 0.5, 0);
+    assert_close(spec_real(spec, "train.weight_decay"), 1, 0);
+    assert_string_equal(spec_text(spec, "run.name"), "007");
+    assert_int_equal(spec_int(spec, "run.seed"), 7);
+    assert_true(spec_bool(spec, "model.bias"));
+    assert_true(spec_is(spec, "model.activation", "tanh"));
+    assert_false(spec_is(spec, "model.activation", "relu"));
+
+    assert_true(spec_given(spec, "train.lr"));
+    assert_false(spec_given(spec, "train.batch"));
+    assert_true(spec_is(spec, "train.batch", "full"));
+    assert_true(spec_is(spec, "grid.rows", "auto"));
+    assert_false(spec_is(spec, "snapshot.every", "end"));
+    assert_int_equal(spec_int(spec, "grid.block"), 64);
+    assert_true(spec_bool(spec, "train.compress"));
+    assert_string_equal(spec_text(spec, "loss.kind"), "mse");
+    assert_int_equal(spec_count(spec, "probes"), 0);
+    spec_destroy(&spec);
+    assert_null(spec);
+}
+
+static void lists(void **state)
+{
+    struct spec *spec = read_valid(MATRIX "model:\n"
+                                          "  widths: [5, 1e1, 4]\n"
+                                          "  trainable: 2\n"
+                                          "  lr_multiplier:\n"
+                                          "    - 0.5\n"
+                                          "    - 2\n"
+                                          "train: {schedule: {kind: step, milestones: [10, 20]}}\n",
+                                   NULL);
+
+    (void)state;
+    assert_int_equal(spec_count(spec, "model.widths"), 3);
+    assert_int_equal(spec_int_at(spec, "model.widths", 1), 10);
+    assert_false(spec_is(spec, "model.widths", "auto"));
+    assert_int_equal(spec_count(spec, "model.trainable"), 1);
+    assert_int_equal(spec_int_at(spec, "model.trainable", 0), 2);
+    assert_int_equal(spec_count(spec, "model.lr_multiplier"), 2);
+    assert_close(spec_real_at(spec, "model.lr_multiplier", 0), 0.5, 0);
+    assert_int_equal(spec_count(spec, "model.init.scale"), 1);
+    assert_close(spec_real_at(spec, "model.init.scale", 0), 1, 0);
+    assert_int_equal(spec_int_at(spec, "train.schedule.milestones", 1), 20);
+    spec_destroy(&spec);
+
+    spec = read_valid(MATRIX "model: {widths: [auto]}\n", NULL);
+    assert_true(spec_is(spec, "model.widths", "auto"));
+    assert_true(spec_is(spec, "model.trainable", "all"));
+    assert_int_equal(spec_count(spec, "model.trainable"), 0);
+    spec_destroy(&spec);
+}
+
+static void lists_of_maps_and_when(void **state)
+{
+    struct spec *spec = read_valid(MATRIX "probes:\n"
+                                          "  - {kind: spectrum, of: product, rank: full}\n"
+                                          "  - {kind: subspace, every: 3}\n",
+                                   NULL);
+
+    (void)state;
+    assert_int_equal(spec_count(spec, "probes"), 2);
+    assert_string_equal(spec_text(spec, "probes[0].of"), "product");
+    assert_true(spec_is(spec, "probes[0].rank", "full"));
+    assert_int_equal(spec_int(spec, "probes[0].every"), 10);
+    assert_false(spec_applies(spec, "probes[0].reference"));
+    assert_int_equal(spec_int(spec, "probes[1].rank"), 5);
+    assert_int_equal(spec_int(spec, "probes[1].every"), 3);
+    assert_true(spec_applies(spec, "probes[1].reference"));
+    assert_false(spec_applies(spec, "data.whiten"));
+    assert_false(spec_applies(spec, "data.whiten_floor"));
+    assert_false(spec_applies(spec, "train.momentum"));
+    spec_destroy(&spec);
+}
+
+static void aliases_are_followed(void **state)
+{
+    struct spec *spec = read_valid(MATRIX "train: {lr: &rate 0.25, tolerance: *rate}\n", NULL);
+
+    (void)state;
+    assert_close(spec_real(spec, "train.tolerance"), 0.25, 0);
+    spec_destroy(&spec);
+    assert_messages(MATRIX "model: {widths: &w [1, *w]}\n",
+                    "in.yaml:2: model.widths: expected a value, found a list in a list\n");
+}
+
+static void sets_override_the_file(void **state)
+{
+    static const char text[] = MATRIX "train: {lr: x}\n"
+                                      "model: {init: {kind: gaussian, gain: none, scale: 3}}\n"
+                                      "probes: [{kind: spectrum}]\n";
+    char *sets[] = {"train.lr=0.5", "model.init.scale=[0.5, 2]", "probes[0].rank=5", NULL};
+    struct spec *spec = read_valid(text, sets);
+
+    (void)state;
+    assert_close(spec_real(spec, "train.lr"), 0.5, 0);
+    assert_close(spec_real_at(spec, "model.init.scale", 1), 2, 0);
+    assert_string_equal(spec_text(spec, "model.init.gain"), "none");
+    assert_int_equal(spec_int(spec, "probes[0].rank"), 5);
+    assert_string_equal(spec_text(spec, "probes[0].kind"), "spectrum");
+    spec_destroy(&spec);
+
+    char *maps[] = {"train={lr: 2}", "model.init={kind: orthogonal}", "probes[1]={kind: subspace}",
+                    "probes[2].kind=spectrum"};
+    spec = read_valid(text, maps);
+    assert_close(spec_real(spec, "train.lr"), 2, 0);
+    assert_close(spec_real_at(spec, "model.init.scale", 0), 1, 0);
+    assert_false(spec_given(spec, "model.init.scale"));
+    assert_int_equal(spec_count(spec, "probes"), 3);
+    assert_string_equal(spec_text(spec, "probes[1].kind"), "subspace");
+    assert_string_equal(spec_text(spec, "probes[2].kind"), "spectrum");
+    spec_destroy(&spec);
+
+    char *again[] = {"train.lr=1", "train.lr=2", "probes=[]", "run.name=a=b"};
+    spec = read_valid(text, again);
+    assert_close(spec_real(spec, "train.lr"), 2, 0);
+    assert_int_equal(spec_count(spec, "probes"), 0);
+    assert_string_equal(spec_text(spec, "run.name"), "a=b");
+    spec_destroy(&spec);
+}
+
+/* ---------------------------------------------------------------- what is wrong */
+
+static void all_problems_at_once_in_order(void **state)
+{
+    (void)state;
+    assert_messages("trian: {lr: 3}\n"
+                    "train:\n"
+                    "  optimizer: adma\n"
+                    "  lr: -1\n"
+                    "  momentum: 0.5\n"
+                    "data:\n"
+                    "  rank: 3\n"
+                    "train: {}\n",
+                    "in.yaml:1: trian: unknown key (did you mean train?)\n"
+                    "in.yaml:3: train.optimizer: expected one of gd, sgd, momentum, adam or rmsprop, found 'adma' "
+                    "(did you mean adam?)\n"
+                    "in.yaml:4: train.lr: expected a number, found '-1' (it must be above 0)\n"
+                    "in.yaml:6: data.kind: missing (one of fashion_mnist, idx, hdf5, gaussian or low_rank_matrix)\n"
+                    "in.yaml:8: train: given twice (first in line 2)\n");
+}
+
+static void unknown_keys(void **state)
+{
+    (void)state;
+    assert_messages(MATRIX "tran: {}\n", "in.yaml:2: tran: unknown key (did you mean train?)\n");
+    assert_messages(MATRIX "train: {epsilno: 1}\n",
+                    "in.yaml:2: train.epsilno: unknown key (did you mean train.epsilon?)\n");
+    assert_messages(MATRIX "lr: 1\n", "in.yaml:2: lr: unknown key (did you mean train.lr?)\n");
+    assert_messages(MATRIX "model: {lr: 1}\n", "in.yaml:2: model.lr: unknown key (did you mean train.lr?)\n");
+    assert_messages(MATRIX "model:\n  init:\n    scael: 1\n",
+                    "in.yaml:4: model.init.scael: unknown key (did you mean model.init.scale?)\n");
+    assert_messages(MATRIX "probes:\n- kind: spectrum\n- kind: spectrum\n  evry: 2\n",
+                    "in.yaml:5: probes[1].evry: unknown key (did you mean probes[1].every?)\n");
+    assert_messages(MATRIX "train: {zzzzzz: 1}\n",
+                    "in.yaml:2: train.zzzzzz: unknown key (`eigentrain keys train` lists those there are)\n");
+    assert_messages(MATRIX "zzzzzz: 1\n", "in.yaml:2: zzzzzz: unknown key (`eigentrain keys` lists those there are)\n");
+    assert_messages(MATRIX "train.lr: 1\n",
+                    "in.yaml:2: train.lr: unknown key (in the file, write sections as nested maps)\n");
+    assert_messages(MATRIX "? [a]\n: 1\n", "in.yaml:2: a key must be a word\n");
+}
+
+static void duplicate_keys(void **state)
+{
+    (void)state;
+    assert_messages(MATRIX "train:\n  lr: 1\n  steps: 2\n  lr: 1\n",
+                    "in.yaml:5: train.lr: given twice (first in line 3)\n");
+}
+
+static void ill_typed_values(void **state)
+{
+    (void)state;
+    assert_messages(MATRIX "train: {steps: 1.5}\n", "in.yaml:2: train.steps: expected an integer, found '1.5'\n");
+    assert_messages(MATRIX "train: {steps: 12x}\n", "in.yaml:2: train.steps: expected an integer, found '12x'\n");
+    assert_messages(MATRIX "train: {steps: 0x10}\n", "in.yaml:2: train.steps: expected an integer, found '0x10'\n");
+    assert_messages(MATRIX "train: {steps: \"5\"}\n",
+                    "in.yaml:2: train.steps: expected an integer, found '5' in quotes\n");
+    assert_messages(MATRIX "train: {lr: .nan}\n", "in.yaml:2: train.lr: expected a number, found '.nan'\n");
+    assert_messages(MATRIX "train: {lr: inf}\n", "in.yaml:2: train.lr: expected a number, found 'inf'\n");
+    assert_messages(MATRIX "train: {lr: 1e}\n", "in.yaml:2: train.lr: expected a number, found '1e'\n");
+    assert_messages(MATRIX "train: {lr: .}\n", "in.yaml:2: train.lr: expected a number, found '.'\n");
+    assert_messages(MATRIX "train: {batch: fll}\n",
+                    "in.yaml:2: train.batch: expected an integer or full, found 'fll' (did you mean full?)\n");
+    assert_messages(MATRIX "snapshot: {every: x}\n",
+                    "in.yaml:2: snapshot.every: expected an integer, never or end, found 'x'\n");
+    assert_messages(MATRIX "model: {bias: yes}\n",
+                    "in.yaml:2: model.bias: expected true or false, found 'yes' (write true or false)\n");
+    assert_messages(MATRIX "model: {bias: 1}\n", "in.yaml:2: model.bias: expected true or false, found '1'\n");
+    assert_messages(MATRIX "model: {widths: [4, auto, 5]}\n",
+                    "in.yaml:2: model.widths: entry 2: expected an integer or auto, found 'auto' (only on its own)\n");
+    assert_messages(MATRIX "run: {name: \"a\\0b\"}\n", "in.yaml:2: run.name: holds a NUL character\n");
+    assert_messages(MATRIX "run:\n  name:\n", "in.yaml:3: run.name: has no value\n");
+    assert_messages(MATRIX "run: {name: ~}\n", "in.yaml:2: run.name: has no value\n");
+}
+
+static void numbers_out_of_range(void **state)
+{
+    (void)state;
+    assert_messages(MATRIX "grid: {block: 5000}\n",
+                    "in.yaml:2: grid.block: expected an integer, found '5000' (it must be between 1 and 4096)\n");
+    assert_messages(MATRIX "grid: {rows: 0}\n",
+                    "in.yaml:2: grid.rows: expected an integer or auto, found '0' (it must be at least 1)\n");
+    assert_messages(MATRIX "train: {lr: 0}\n",
+                    "in.yaml:2: train.lr: expected a number, found '0' (it must be above 0)\n");
+    assert_messages(MATRIX "run: {seed: 9007199254740993}\n",
+                    "in.yaml:2: run.seed: expected an integer, found '9007199254740993' "
+                    "(it must be between 0 and 9007199254740992)\n");
+    assert_messages(MATRIX "train: {steps: 9223372036854775808}\n",
+                    "in.yaml:2: train.steps: expected an integer, found '9223372036854775808' "
+                    "(too large for 64 bits)\n");
+    assert_messages(MATRIX "train: {steps: 1e30}\n",
+                    "in.yaml:2: train.steps: expected an integer, found '1e30' (too large; write out its digits)\n");
+    assert_messages(MATRIX "train: {lr: 1e999}\n",
+                    "in.yaml:2: train.lr: expected a number, found '1e999' (too large for double precision)\n");
+    assert_messages(MATRIX "train: {tolerance: 1e-999}\n",
+                    "in.yaml:2: train.tolerance: expected a number, found '1e-999' (too small for double precision)\n");
+    assert_messages(MATRIX "model: {lr_multiplier: [1, -2]}\n",
+                    "in.yaml:2: model.lr_multiplier: entry 2: expected a number, found '-2' (it must be at least 0)\n");
+}
+
+static void maps_lists_and_values_mixed_up(void **state)
+{
+    (void)state;
+    assert_messages("data: 5\n", "in.yaml:1: data: expected a map of keys and values, found a single value\n");
+    assert_messages(MATRIX "train: [1]\n", "in.yaml:2: train: expected a map of keys and values, found a list\n");
+    assert_messages(MATRIX "train: {lr: {a: 1}}\n", "in.yaml:2: train.lr: expected a value, found a map\n");
+    assert_messages(MATRIX "train: {lr: [1]}\n", "in.yaml:2: train.lr: expected a single value, found a list\n");
+    assert_messages(MATRIX "model: {widths: []}\n", "in.yaml:2: model.widths: the list is empty\n");
+    assert_messages(MATRIX "model: {widths: [1, [2]]}\n",
+                    "in.yaml:2: model.widths: expected a value, found a list in a list\n");
+    assert_messages(MATRIX "probes: {kind: spectrum}\n",
+                    "in.yaml:2: probes: expected a list of maps, found a map (begin each map with \"- \")\n");
+    assert_messages(MATRIX "probes: [5]\n",
+                    "in.yaml:2: probes[0]: expected a map of keys and values, found a single value\n");
+}
+
+static void missing_keys(void **state)
+{
+    (void)state;
+    assert_messages("run: {}\n", "in.yaml:1: data.kind: missing (one of fashion_mnist, idx, hdf5, gaussian or "
+                                 "low_rank_matrix)\n");
+    assert_messages("run: {}\ndata:\n  kind: low_rank_matrix\n  rows: 2\n",
+                    "in.yaml:2: data.cols: missing; data.kind: low_rank_matrix needs it (an integer)\n"
+                    "in.yaml:2: data.rank: missing; data.kind: low_rank_matrix needs it (an integer)\n");
+    assert_messages(MATRIX "probes:\n  - {kind: spectrum}\n  - {rank: 3}\n",
+                    "in.yaml:4: probes[1].kind: missing (one of spectrum or subspace)\n");
+}
+
+static void keys_that_do_not_apply(void **state)
+{
+    (void)state;
+    assert_messages("data: {kind: gaussian, features: 2, outputs: 2, train: 2,\n  rank: 1}\n",
+                    "in.yaml:2: data.rank: has no meaning with data.kind: gaussian; it applies to data.kind: "
+                    "low_rank_matrix\n");
+    assert_messages(MATRIX "train: {beta2: 0.9}\n",
+                    "in.yaml:2: train.beta2: has no meaning with train.optimizer: gd; it applies to train.optimizer: "
+                    "adam or rmsprop\n");
+    assert_messages("data: {kind: low_rank_matrix, rows: 4, cols: 5, rank: 2, targets: values}\n",
+                    "in.yaml:1: data.targets: has no meaning with data.kind: low_rank_matrix; it applies to data.kind: "
+                    "hdf5 or gaussian\n");
+    /* A sibling that does not apply either: said once. */
+    assert_messages("data: {kind: low_rank_matrix, rows: 4, cols: 5, rank: 2, whiten: true, whiten_floor: 0.1}\n",
+                    "in.yaml:1: data.whiten: has no meaning with data.kind: low_rank_matrix; it applies to data.kind: "
+                    "fashion_mnist, idx, hdf5 or gaussian\n");
+    assert_messages("data: {kind: low_rank_matrix, rows: 4, cols: 5, rank: 2, whiten_floor: 0.1}\n",
+                    "in.yaml:1: data.whiten_floor: has no meaning with data.kind: low_rank_matrix; it applies to "
+                    "data.whiten: true\n");
+    /* A sibling that is wrong itself. */
+    assert_messages("data: {kind: gausian, rank: 3}\n",
+                    "in.yaml:1: data.kind: expected one of fashion_mnist, idx, hdf5, gaussian or low_rank_matrix, "
+                    "found 'gausian' (did you mean gaussian?)\n");
+}
+
+static void texts_that_are_not_yaml(void **state)
+{
+    static const char latin1[] = MATRIX "run: {name: caf\xE9}\n";
+
+    (void)state;
+    assert_messages("", "in.yaml:1: the file is empty\n");
+    assert_messages("# nothing\n", "in.yaml:1: the file is empty\n");
+    assert_messages("- 1\n", "in.yaml:1: expected a map of keys and values, found a list\n");
+    assert_messages("hello\n", "in.yaml:1: expected a map of keys and values, found a single value\n");
+    assert_messages(MATRIX "---\nrun: {}\n", "in.yaml:3: a second YAML document begins; there may be only one\n");
+    assert_messages("a: [1, 2\nb: 3\n", "in.yaml:2: not YAML: did not find expected ',' or ']' (while parsing a flow "
+                                        "sequence that begins in line 1)\n");
+    assert_messages("run:\n\tname: x\n", "in.yaml:2: indented by a tab; YAML wants spaces\n");
+    assert_messages("a: b: c\n", "in.yaml:1: not YAML: mapping values are not allowed in this context\n");
+    assert_messages(latin1, "in.yaml:2: not readable as UTF-8 text: invalid trailing UTF-8 octet\n");
+    assert_messages_of("run: {}\n\0", 9, NULL,
+                       "in.yaml:2: not readable as UTF-8 text: control characters are not allowed\n");
+}
+
+static void long_texts_are_cut_between_characters(void **state)
+{
+    (void)state;
+    assert_messages(MATRIX "train: {lr: \"ééééééééééééééééééééééééééééééxé\"}\n",
+                    "in.yaml:2: train.lr: expected a number, found 'éééééééééééééééééééééééééééééé…' in quotes\n");
+    assert_messages(MATRIX "train:\n  lr: |\n    one\n    two\n",
+                    "in.yaml:3: train.lr: expected a number, found 'one…' in quotes\n");
+}
+
+static void wrong_sets(void **state)
+{
+    (void)state;
+    assert_set_messages("trian.lr=1", "--set trian.lr=1: unknown key (did you mean train.lr?)\n");
+    assert_set_messages("trian.shedule.kind=step",
+                        "--set trian.shedule.kind=step: unknown key (did you mean train.schedule.kind?)\n");
+    assert_set_messages("train.lr=x", "--set train.lr=x: expected a number, found 'x'\n");
+    assert_set_messages("train.lr=", "--set train.lr=: has no value\n");
+    assert_set_messages("train.lr", "--set train.lr: expected KEY=VALUE\n");
+    assert_set_messages("=1", "--set =1: expected KEY=VALUE\n");
+    assert_set_messages("train=5", "--set train=5: expected a map of keys and values, found a single value\n");
+    assert_set_messages("model.init={knd: x}",
+                        "--set model.init={knd: x}: model.init.knd: unknown key (did you mean model.init.kind?)\n");
+    assert_set_messages("model.init={kind: file}",
+                        "--set model.init={kind: file}: model.init.file: missing; model.init.kind: file needs it (a "
+                        "text)\n");
+    assert_set_messages("probes[1].rank=3", "--set probes[1].rank=3: there is no probes[1]; probes has 0 entries\n");
+    assert_set_messages("probes[0].rank=3",
+                        "--set probes[0].rank=3: probes[0].kind: missing (one of spectrum or subspace)\n");
+    assert_set_messages("probes[].rank=3", "--set probes[].rank=3: which one? write probes[0].rank\n");
+    assert_set_messages("probes.rank=3", "--set probes.rank=3: unknown key (did you mean probes[0].rank?)\n");
+    assert_set_messages("probes[x].rank=3",
+                        "--set probes[x].rank=3: unknown key (`eigentrain keys probes` lists those there are)\n");
+    assert_set_messages("grid.rows=[", "--set grid.rows=[: not YAML: did not find expected node content while parsing "
+                                       "a flow node\n");
+}
+
+static void problems_of_file_and_sets_together(void **state)
+{
+    char *sets[MOST_SETS] = {"train.steps=x", "foo=1"};
+    static const char text[] = MATRIX "train: {lr: x}\n";
+
+    (void)state;
+    assert_messages_of(text, strlen(text), sets,
+                       "in.yaml:2: train.lr: expected a number, found 'x'\n"
+                       "--set train.steps=x: expected an integer, found 'x'\n"
+                       "--set foo=1: unknown key (`eigentrain keys` lists those there are)\n");
+}
+
+static void problems_across_keys(void **state)
+{
+    char *sets[MOST_SETS] = {"train.batch=8"};
+    struct spec *spec = read_valid(MATRIX "model:\n  depth: 3\nprobes:\n  - {kind: spectrum}\n", sets);
+    struct problems problems = {0};
+
+    (void)state;
+    spec_problem(spec, &problems, "model.depth", "is %d", 3);
+    spec_problem(spec, &problems, "model.bias", "left out");
+    spec_problem(spec, &problems, "probes[0].rank", "left out");
+    spec_problem(spec, &problems, "train.batch", "too small");
+    spec_problem(spec, &problems, "loss.kind", "left out");
+    assert_int_equal(problems.code, EXIT_INPUT);
+    assert_string_equal(problems.text[0], "in.yaml:3: model.depth: is 3");
+    assert_string_equal(problems.text[1], "in.yaml:2: model.bias: left out");
+    assert_string_equal(problems.text[2], "in.yaml:5: probes[0].rank: left out");
+    assert_string_equal(problems.text[3], "--set train.batch=8: too small");
+    assert_string_equal(problems.text[4], "in.yaml:1: loss.kind: left out");
+    problems_clear(&problems);
+    spec_destroy(&spec);
+}
+
+static void nearest_names(void **state)
+{
+    static const char *const names[] = {"gd", "sgd", "momentum", "adam", "rmsprop"};
+
+    (void)state;
+    assert_string_equal(spec_nearest("adma", names, 5), "adam");
+    assert_string_equal(spec_nearest("Adam", names, 5), "adam");
+    assert_string_equal(spec_nearest("momentun", names, 5), "momentum");
+    assert_string_equal(spec_nearest("sgdd", names, 5), "sgd");
+    assert_null(spec_nearest("lbfgs", names, 5));
+    assert_null(spec_nearest("", names, 5));
+    assert_null(spec_nearest("x", names, 5));
+    assert_null(spec_nearest("a-name-that-is-much-longer-than-any-key-of-the-table-could-ever-become", names, 5));
+}
+
+/* ---------------------------------------------------------------- resolved.yaml and keys */
+
+/* Reads what spec_resolved writes; the text must stay the same. */
+static struct spec *read_again(const struct spec *spec)
+{
+    char *text = spec_resolved(spec);
+    struct spec *again = read_valid(text, NULL);
+    char *text_again = spec_resolved(again);
+
+    assert_string_equal(text, text_again);
+    memory_free(text_again);
+    memory_free(text);
+    return again;
+}
+
+static void resolved_text(void **state)
+{
+    struct spec *spec = read_valid(MATRIX "model: {widths: [5, 4], init: {scale: [1e-7, 0.1]}}\n"
+                                          "probes:\n  - {kind: subspace, name: \"a b\"}\n  - {kind: spectrum}\n",
+                                   NULL);
+    char *text = spec_resolved(spec);
+
+    (void)state;
+    assert_non_null(strstr(text, "run:\n  name: run\n  seed: 1\ngrid:\n  rows: auto\n"));
+    assert_non_null(strstr(text, "data:\n  kind: low_rank_matrix\n  rows: 4\n  cols: 5\n  rank: 2\nmodel:\n"
+                                 "  widths: [5, 4]\n"));
+    assert_non_null(strstr(text, "  init:\n    kind: orthogonal\n    scale: [1.0e-07, 0.1]\nloss:\n"));
+    assert_non_null(strstr(text, "  schedule:\n    kind: constant\n  batch: full\n"));
+    assert_non_null(strstr(text, "probes:\n  - kind: subspace\n    name: \"a b\"\n    every: 10\n"));
+    assert_non_null(strstr(text, "\n  - kind: spectrum\n    name: auto\n"));
+    assert_null(strstr(text, "momentum:"));
+    memory_free(text);
+    spec_destroy(&spec);
+}
+
+static void reals_survive_bit_for_bit(void **state)
+{
+    static const double awkward[] = {0.1,     1.0 / 3, 2.2250738585072011e-308, 4.9406564584124654e-324,
+                                     DBL_MAX, 1e23,    123456789012345680.0,    0.30000000000000004,
+                                     1e-5,    5e-324,  9007199254740993.0,      1 + DBL_EPSILON};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof awkward / sizeof *awkward; i++) {
+        char *text = memory_text(MATRIX "train: {lr: %.17g}\n", awkward[i]);
+        struct spec *spec = read_valid(text, NULL), *again = read_again(spec);
+        double first = spec_real(spec, "train.lr"), second = spec_real(again, "train.lr");
+        assert_memory_equal(&first, &awkward[i], sizeof first);
+        assert_memory_equal(&second, &awkward[i], sizeof second);
+        spec_destroy(&again);
+        spec_destroy(&spec);
+        memory_free(text);
+    }
+}
+
+static void texts_survive(void **state)
+{
+    /* As YAML, and as the bytes that they stand for. */
+    static const char *const texts[][2] = {
+        {"true", "true"},
+        {"'1e3'", "1e3"},
+        {"'~'", "~"},
+        {"'null'", "null"},
+        {"''", ""},
+        {"\" a: b # c \"", " a: b # c "},
+        {"\"\\t\\n\\e\"", "\t\n\033"},
+        {"'\"\\'", "\"\\"},
+        {"\"\\u2028\\N\\uFEFF\"", "\u2028\xC2\x85\uFEFF"},
+        {"größe-λ😀", "größe-λ😀"},
+        {"/a/b.c-d_e", "/a/b.c-d_e"},
+        {"\"[x, y]\"", "[x, y]"},
+        {"'- x'", "- x"},
+        {"no", "no"},
+        {"\"\\x7f\\x9f\"", "\x7f\xC2\x9f"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        char *text = memory_text(MATRIX "run:\n  name: %s\n", texts[i][0]);
+        struct spec *spec = read_valid(text, NULL), *again = read_again(spec);
+        assert_string_equal(spec_text(spec, "run.name"), texts[i][1]);
+        assert_string_equal(spec_text(again, "run.name"), texts[i][1]);
+        spec_destroy(&again);
+        spec_destroy(&spec);
+        memory_free(text);
+    }
+}
+
+static void every_kind_resolves(void **state)
+{
+    static const char *const texts[] = {
+        "data: {kind: fashion_mnist, whiten: true}\n",
+        "data: {kind: idx, train_images: a, train_labels: b, train: 9223372036854775807}\n",
+        "data: {kind: hdf5, file: x.h5}\nmodel: {init: {kind: file, file: y}, widths: 3}\n",
+        "data: {kind: gaussian, features: 1, outputs: 2, train: 3}\ntrain: {optimizer: adam, batch: 3}\n",
+        MATRIX "train: {schedule: {kind: cosine}}\nsnapshot: {every: end}\nprobes: [{kind: spectrum, rank: full}]\n",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct spec *spec = read_valid(texts[i], NULL), *again = read_again(spec);
+        spec_destroy(&again);
+        spec_destroy(&spec);
+    }
+}
+
+/* What spec_keys prints for a prefix (memory_free); *found is its answer. */
+static char *printed_keys(const char *prefix, bool *found)
+{
+    char *text = NULL;
+    size_t length = 0;
+    FILE *out = open_memstream(&text, &length);
+
+    assert_non_null(out);
+    *found = spec_keys(out, prefix);
+    fclose(out);
+    return text;
+}
+
+static void keys_are_listed(void **state)
+{
+    bool found;
+    char *text = printed_keys(NULL, &found);
+
+    (void)state;
+    assert_true(found);
+    for (const struct parameter *row = parameter_table; row->key; row++) assert_non_null(strstr(text, row->key));
+    memory_free(text);
+
+    text = printed_keys("train.schedule", &found);
+    assert_true(found);
+    assert_non_null(strstr(text, "train.schedule.final"));
+    assert_null(strstr(text, "train.lr"));
+    memory_free(text);
+
+    text = printed_keys("grid.block", &found);
+    assert_true(found);
+    assert_string_equal(text, "grid.block\n"
+                              "    meaning   block size of the block-cyclic distribution\n"
+                              "    type      integer\n"
+                              "    default   64\n"
+                              "    bounds    between 1 and 4096\n"
+                              "    unit      rows and columns\n"
+                              "    applies   always\n"
+                              "    resume    control: may change\n");
+    memory_free(text);
+
+    text = printed_keys("probes[0].reference", &found);
+    assert_true(found);
+    assert_non_null(strstr(text, "    applies   probes[].kind: subspace\n"));
+    memory_free(text);
+
+    text = printed_keys("train.lrr", &found);
+    assert_false(found);
+    assert_string_equal(text, "train.lrr: unknown key (did you mean train.lr?)\n");
+    memory_free(text);
+}
+
+static const struct CMUnitTest spec_tests[] = {
+    cmocka_unit_test(values_and_defaults),
+    cmocka_unit_test(lists),
+    cmocka_unit_test(lists_of_maps_and_when),
+    cmocka_unit_test(aliases_are_followed),
+    cmocka_unit_test(sets_override_the_file),
+    cmocka_unit_test(all_problems_at_once_in_order),
+    cmocka_unit_test(unknown_keys),
+    cmocka_unit_test(duplicate_keys),
+    cmocka_unit_test(ill_typed_values),
+    cmocka_unit_test(numbers_out_of_range),
+    cmocka_unit_test(maps_lists_and_values_mixed_up),
+    cmocka_unit_test(missing_keys),
+    cmocka_unit_test(keys_that_do_not_apply),
+    cmocka_unit_test(texts_that_are_not_yaml),
+    cmocka_unit_test(long_texts_are_cut_between_characters),
+    cmocka_unit_test(wrong_sets),
+    cmocka_unit_test(problems_of_file_and_sets_together),
+    cmocka_unit_test(problems_across_keys),
+    cmocka_unit_test(nearest_names),
+    cmocka_unit_test(resolved_text),
+    cmocka_unit_test(reals_survive_bit_for_bit),
+    cmocka_unit_test(texts_survive),
+    cmocka_unit_test(every_kind_resolves),
+    cmocka_unit_test(keys_are_listed),
+};
+
+UNIT_MAIN(spec_tests, NULL, NULL)
