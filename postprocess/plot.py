@@ -68,7 +68,7 @@ def panels(count, width=2.9, height=2.5, most_columns=4):
     columns = min(count, most_columns)
     rows = -(-count // columns)
     # One lone panel still needs the width that its title takes.
-    size = (max(columns * width, 5.2) + 0.8, rows * height + 0.9)
+    size = (max(columns * width, 6.0) + 0.8, rows * height + 0.9)
     figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     for axis in axes.flat[count:]:
         axis.set_visible(False)
@@ -90,9 +90,13 @@ def label_outer(axes, xlabel, ylabel):
 
 def headline(figure, title, *notes):
     """What the figure says, in bold, and below it in small what the reader must know."""
-    figure.suptitle(title[:1].upper() + title[1:], fontsize=11, fontweight="bold")
+    figure.suptitle(title, fontsize=11, fontweight="bold")
     # supxlabel keeps its own room in a constrained layout, below the panels.
     figure.supxlabel("\n".join(note for note in notes if note), fontsize=7.5, color=GREY)
+
+
+def sentence(message):
+    return message[:1].upper() + message[1:]
 
 
 def identity(run):
@@ -113,9 +117,16 @@ def describe_network(run):
     return ", ".join(filter(None, [shape, activation, f"trained on {data}" if data else None]))
 
 
-def line_style(steps):
-    """Few measurements are shown one by one."""
-    return {"marker": "o", "markersize": 2.5} if len(steps) <= 15 else {}
+def line_style(steps, values=None):
+    """Few measurements are shown one by one, and so are those between gaps, where no line leads to them."""
+    few = len(steps) <= 15
+    return {"marker": "o", "markersize": 2.5} if few or (values is not None and has_isolated(values)) else {}
+
+
+def has_isolated(values):
+    """Whether there is a number between two NaN along the first axis."""
+    there = np.isfinite(values)
+    return bool((there[1:-1] & ~there[:-2] & ~there[2:]).any())
 
 
 def index_colourbar(figure, axes, count, label):
@@ -155,7 +166,7 @@ def draw_training(run, group):
     for row, axis in zip(rows, axes.flat):
         row(group, axis)
     axes.flat[-1].set_xlabel(group.label("step"))
-    headline(figure, identity(run), training_message(group))
+    headline(figure, identity(run), sentence(training_message(group)))
     yield "training", figure
 
 
@@ -220,14 +231,14 @@ def draw_singular_values(run, group):
     for axis, position in zip(axes, positions):
         axis.set_prop_cycle(color=colours(count))
         # A zero has no place on a log axis.
-        axis.plot(steps, np.where(values[:, position, :count] > 0, values[:, position, :count], np.nan),
-                  linewidth=1.0, **line_style(steps))
+        positive = np.where(values[:, position, :count] > 0, values[:, position, :count], np.nan)
+        axis.plot(steps, positive, linewidth=1.0, **line_style(steps, positive))
         axis.set_yscale("log")
         axis.set_title(matrix_name(group, layers[position]))
     label_outer(axes, group.label("step"), group.label("singular_value"))
     index_colourbar(figure, axes, count, group.label("index") if "index" in group else "index")
     meaning = f"“Move”: change by more than {MOVING:.0%} of the largest change in the same matrix."
-    headline(figure, spectrum_message(run, group), identity(run), layer_note(layers, positions) +
+    headline(figure, sentence(spectrum_message(run, group)), identity(run), layer_note(layers, positions) +
              unconverged_note(group), meaning if len(steps) > 1 else "")
     return figure
 
@@ -238,12 +249,15 @@ def spectrum_message(run, group):
     subject = f"singular values{what(group)}"
     if len(values) < 2:
         return subject
-    moves = [moving(layer_values) for layer_values in np.moveaxis(values, 1, 0)]
+    measured = np.isfinite(values).any(axis=0).sum(axis=-1)
+    known = np.flatnonzero(measured)  # the layers of which there is anything to say
+    moves = [moving(values[:, position]) for position in known]
     numbers = [int(flags.sum()) for flags in moves]
     if max(numbers) == 0:
         return f"the {subject} do not move"
-    measured = np.isfinite(values).any(axis=0).sum(axis=-1).tolist()
-    totals = matrix_ranks(run, group) or measured
+    measured = measured[known].tolist()
+    ranks = matrix_ranks(run, group)
+    totals = [ranks[position] for position in known] if ranks else measured
     if numbers == measured:
         return f"all {subject} move" if measured == totals else f"all measured {subject} move"
     leading = "the leading " if all(flags[:number].all() for flags, number in zip(moves, numbers)) else ""
@@ -280,7 +294,8 @@ def matrix_ranks(run, group):
 def unconverged_note(group):
     if "converged" not in group:
         return ""
-    wanted = np.isfinite(group["singular_value"]).any(axis=0).sum(axis=-1)
+    # What no solve has found is not known to exist (padding), but a first singular value always does.
+    wanted = np.maximum(np.isfinite(group["singular_value"]).any(axis=0).sum(axis=-1), 1)
     missing = int((group["converged"] < wanted).sum())
     return f"{missing} of {group['converged'].size} solves did not converge fully (gaps). " if missing else ""
 
@@ -295,12 +310,13 @@ def draw_ranks(run, group):
     for axis, name in zip(axes, names):
         for position, colour in enumerate(colours(len(layers))):
             label = matrix_name(group, layers[position]) if position in shown(len(layers), 6) else None
-            axis.plot(steps, group[name][:, position], color=colour, label=label, **line_style(steps))
+            values = group[name][:, position]
+            axis.plot(steps, values, color=colour, label=label, **line_style(steps, values))
         axis.set_title(name.replace("_", " "))
     axes[0].set_ylim(bottom=0)  # shared; earlier it would end the automatic choice of the upper end
     label_outer(axes, group.label("step"), "rank")
     axes[-1].legend(loc="best")
-    headline(figure, rank_message(group, names[0]), identity(run))
+    headline(figure, sentence(rank_message(group, names[0])), identity(run))
     return figure
 
 
@@ -335,7 +351,8 @@ def draw_angles(run, group):
     for axis, position in zip(axes, positions):
         for name, style in sides.items():
             axis.set_prop_cycle(color=colours(count))
-            axis.plot(steps, np.degrees(group[name][:, position]), linestyle=style, **line_style(steps))
+            degrees = np.degrees(group[name][:, position])
+            axis.plot(steps, degrees, linestyle=style, **line_style(steps, degrees))
         axis.set_title(matrix_name(group, layers[position]))
         mark_reference(axis, group)
     axes[0].set_ylim(bottom=0)
@@ -343,7 +360,7 @@ def draw_angles(run, group):
     axes[0].legend(handles=[Line2D([], [], color=GREY, linestyle=style, label=name.removeprefix("angle_"))
                             for name, style in sides.items()], loc="best")
     index_colourbar(figure, axes, count, "principal angle, smallest first")
-    headline(figure, angle_message(group, sides), identity(run), layer_note(layers, positions) + flag_note(group))
+    headline(figure, sentence(angle_message(group, sides)), identity(run), layer_note(layers, positions) + flag_note(group))
     return figure
 
 
@@ -378,7 +395,7 @@ def draw_alignment(run, group):
     interfaces = group["interface"] if "interface" in group else np.arange(1, values.shape[1] + 1)
     positions = shown(len(interfaces), 6)
     count = min(values.shape[2:])
-    figure, axes = plt.subplots(2, len(positions), figsize=(max(2.4 * len(positions), 5.2) + 1.0, 5.6), squeeze=False,
+    figure, axes = plt.subplots(2, len(positions), figsize=(max(2.4 * len(positions), 6.0) + 1.0, 5.6), squeeze=False,
                                 sharey="row", height_ratios=(1.15, 1))
     for column, position in enumerate(positions):
         image = heat_map(axes[0, column], values[:, position], steps, interfaces[position])
@@ -389,11 +406,12 @@ def draw_alignment(run, group):
         axis.set_xlabel(group.label("step"))
     axes[0, 0].set_ylabel("left vector of the lower layer, $i$")
     axes[1, 0].set_ylabel("$|\\langle u_i, v_i\\rangle|$")
-    bar = figure.colorbar(image, ax=list(axes[0]), label="$|\\langle u_i, v_j\\rangle|$", pad=0.02)
+    bar = figure.colorbar(image, ax=list(axes[0]), label="$|\\langle u_i, v_j\\rangle|$", pad=0.02,
+                          panchor=False)
     bar.outline.set_visible(False)
     index_colourbar(figure, axes[1], count, "index $i$")
     note = f"{len(positions)} of {len(interfaces)} interfaces shown." if len(positions) < len(interfaces) else ""
-    headline(figure, alignment_message(values, steps), identity(run), note)
+    headline(figure, sentence(alignment_message(values, steps)), identity(run), note)
     return figure
 
 

@@ -147,9 +147,12 @@ def _yaml_value(text):
 
 
 def _unquoted(text):
+    """The program quotes texts as JSON does."""
     text = text.strip()
-    quoted = len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'"
-    return text[1:-1] if quoted else text
+    try:
+        return json.loads(text) if text.startswith('"') else text
+    except json.JSONDecodeError:
+        return text
 
 
 def _read_text(path):

@@ -100,7 +100,8 @@ def check_rooms(path):
     code = blanked(text_of(path), strings=True)
     for kind, pattern, rooms in SYMBOL_ROOMS:
         for match in re.finditer(pattern, code) if not in_room(path, rooms) else ():
-            yield path, line_of(code, match.start()), f"{kind} {match[0]} may be used only in {', '.join(rooms)}".strip()
+            what = f"{kind} {match[0]}".strip()
+            yield path, line_of(code, match.start()), f"{what} may be used only in {', '.join(rooms)}"
 
 
 def in_room(path, rooms):
@@ -184,16 +185,20 @@ def house_rules():
 
 # ---------------------------------------------------------------- tools
 def check_format(paths):
-    output = run_tool(["clang-format", "--dry-run", "-Werror", *map(str, paths)])
+    code, output = run_tool(["clang-format", "--dry-run", "-Werror", *map(str, paths)])
     # One finding a line is enough; clang-format reports every gap between two tokens.
-    for path, line in sorted({(match[1], int(match[2])) for match in re.finditer(r"^(\S+?):(\d+):\d+: error:", output, re.M)}):
-        yield Path(path), line, "not formatted as .clang-format says (make format)"
+    places = set(re.findall(r"^(\S+?):(\d+):\d+: error:", output, re.M))
+    for path, line in places:
+        yield Path(path), int(line), "not formatted as .clang-format says (make format)"
+    if code and not places:
+        yield Path(".clang-format"), 1, f"clang-format failed: {output.strip()}"
 
 
 def run_tool(command):
+    """(exit code, output)"""
     result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                             text=True, errors="replace", timeout=TOOL_TIMEOUT, check=False)
-    return result.stdout
+    return result.returncode, result.stdout
 
 
 def cppcheck_command(path, flags, no_return):
@@ -207,8 +212,8 @@ def cppcheck_command(path, flags, no_return):
 
 def write_no_return():
     """Tells cppcheck, which overlooks _Noreturn, what does not return: else it suspects the code after each `ensure`."""
-    declared = (re.findall(r"_Noreturn\b[^;{}()]*?(\w+)\s*\(", text_of(path)) for path in sources("src/**/*.[ch]", "include/**/*.h"))
-    names = ",".join(sorted({name for names in declared for name in names}))
+    code = "\n".join(map(text_of, sources("src/**/*.[ch]", "include/**/*.h")))
+    names = ",".join(sorted(set(re.findall(r"_Noreturn\b[^;{}()]*?(\w+)\s*\(", code))))
     text = (f'<?xml version="1.0"?>\n<def format="2"><function name="{names}"><noreturn>true</noreturn>'
             '<arg nr="variadic"/></function></def>\n')
     path = CACHE / f"noreturn-{hashlib.sha256(text.encode()).hexdigest()[:8]}.cfg"  # the name enters the fingerprints
@@ -217,10 +222,11 @@ def write_no_return():
 
 
 def clang_tidy_command(path, flags):
-    # The Makefile gives these to build.c alone. Beyond 20000 nodes a function the analyser becomes slow, and found nothing more.
-    extra = ["-DEIGENTRAIN_VERSION=\"\"", "-DEIGENTRAIN_GIT=\"\"", "-DEIGENTRAIN_FLAGS=\"\"", "-Xclang", "-analyzer-config",
-             "-Xclang", "max-nodes=20000"]
-    return ["clang-tidy", "--quiet", str(path), "--", *flags, f"-I{path.parent}", *extra]
+    # The Makefile gives these to build.c alone.
+    facts = [f'-DEIGENTRAIN_{fact}=""' for fact in ("VERSION", "GIT", "FLAGS")]
+    # The analyser's own limit, 225000 nodes a function, makes a long function take ten seconds instead of two.
+    depth = ["-Xclang", "-analyzer-config", "-Xclang", "max-nodes=20000"]
+    return ["clang-tidy", "--quiet", str(path), "--", *flags, f"-I{path.parent}", *facts, *depth]
 
 
 def write_atomically(path, text):
@@ -239,8 +245,10 @@ def analyse(job):
     except (OSError, ValueError):
         pass
     pattern = r"^([^\s:][^:\n]*):(\d+):\d+: (?:fatal )?(?:error|warning|performance|portability): (.*)$"
-    findings = [(relative(file), int(line), text) for file, line, text in
-                re.findall(pattern, run_tool(command), re.M)]
+    code, output = run_tool(command)
+    findings = [(relative(file), int(line), text) for file, line, text in re.findall(pattern, output, re.M)]
+    if code and not findings:
+        return [(str(path), 1, f"{command[0]} failed: {output.strip()[-500:]}")]
     write_atomically(cached, json.dumps(findings))
     return findings
 
@@ -258,7 +266,7 @@ def fingerprint(command, path):
 
 @functools.lru_cache(maxsize=None)
 def tool_version(tool):
-    return run_tool([tool, "--version"])
+    return run_tool([tool, "--version"])[1]
 
 
 def reached(path):
@@ -268,7 +276,8 @@ def reached(path):
         file = waiting.pop()
         if file not in found:
             found.add(file)
-            candidates = (folder / what for _, what in includes(file) for folder in (Path("include"), Path("src"), file.parent))
+            folders = (Path("include"), Path("src"), file.parent)
+            candidates = (folder / what for _, what in includes(file) for folder in folders)
             waiting += [candidate for candidate in candidates if candidate.is_file()]
     return found
 
@@ -278,7 +287,7 @@ def compiler_flags(text):
     words = shlex.split(text)
     wrapper = os.environ.get("MPICC", "mpicc")
     try:
-        words += shlex.split(run_tool([wrapper, "-show"]))
+        words += shlex.split(run_tool([wrapper, "-show"])[1])
     except OSError:
         pass  # the flags given may be complete
     kept = []

@@ -128,7 +128,7 @@ def unit_tests(build, mpirun, word):
         declared = re.fullmatch(r"/\* ranks: ([\d ]+)\*/", first.strip())
         binary = build / "tests" / source.stem
         for ranks in declared[1].split() if declared else ["?"]:
-            name = f"unit {source.stem} on {ranks} ranks"
+            name = f"unit {source.stem} -n {ranks}"
             if word in name:
                 yield run_unit(name, source, binary, mpirun, ranks)
 
@@ -153,10 +153,11 @@ def timed(name, command, timeout, cwd):
 def run_pytest(build, mpirun, word, everything, scratch):
     """All Python tests in one process, which prints their lines itself (tests/conftest.py). Returns their results."""
     report = scratch / "pytest.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", f"--junitxml={report}",
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "--color=no", "-p", "no:cacheprovider",
+               "--continue-on-collection-errors", f"--junitxml={report}",
                *(["--all"] if everything else []), *(["-k", word] if word else []), str(TESTS)]
-    environment = child_environment(EIGENTRAIN=str((build / "eigentrain").resolve()), EIGENTRAIN_MPIRUN=shlex.join(mpirun),
-                                    EIGENTRAIN_PROGRESS="1")
+    environment = child_environment(EIGENTRAIN=str((build / "eigentrain").resolve()),
+                                    EIGENTRAIN_MPIRUN=shlex.join(mpirun), EIGENTRAIN_PROGRESS="1")
     with open(scratch / "pytest.log", "w+b") as log:
         # Its standard error, where the lines go, is our standard output: they come in order, at once.
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=sys.stdout, cwd=TESTS.parent,

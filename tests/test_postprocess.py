@@ -16,7 +16,7 @@ import runs  # noqa: E402
 
 RESOLVED = """\
 run:
-  name: synthetic
+  name: "synthetic \\u2116 1"
   seed: 1
 data:
   kind: fashion_mnist    # ten classes
@@ -256,8 +256,8 @@ def test_bad_directories(tmp_path, prepare, message):
 
 
 def test_bad_directory_among_good_ones(run_directory, tmp_path):
-    assert plot(tmp_path / "absent", run_directory).returncode == 2
-    assert figures(run_directory) == ALL
+    assert plot(tmp_path / "absent", run_directory, "--only", "training").returncode == 2
+    assert figures(run_directory) == ["training.png"]
 
 
 def test_reader(run_directory):
@@ -266,7 +266,7 @@ def test_reader(run_directory):
         with h5py.File(run_directory / "snapshots" / f"step_{step:09d}.h5", "w") as file:
             file["W1"], file["W2"] = np.zeros((4, 3)), np.zeros((2, 4))
     run = runs.open_run(run_directory)
-    assert run.name == "synthetic" and run.status["state"] == "done"
+    assert run.name == "synthetic № 1" and run.status["state"] == "done"
     assert run.setting("data.kind") == "fashion_mnist" and run.setting("model.init.kind") == "orthogonal"
     assert run.setting("train.lr") == "0.1" and run.setting("probes.every") is None
     assert [step for step, _ in run.snapshots()] == [20, 100]

@@ -1,4 +1,4 @@
-/* factor: dense factorisations (ScaLAPACK, LAPACK): orthonormal factors, singular values, symmetric eigenproblems. */
+/* factor: dense factorisations (ScaLAPACK, LAPACK): orthonormal factors, singular values and vectors. */
 #ifndef EIGENTRAIN_DIST_FACTOR_H
 #define EIGENTRAIN_DIST_FACTOR_H
 
@@ -18,9 +18,10 @@ void factor_orthonormal_rows(struct dmat *A);
  * error eps·σ_1. */
 void factor_singular_values(const struct dmat *const *A, int count, double *sigma, int stride);
 
-/* Collective on the grid. A = V diag(λ) Vᵀ for symmetric A (n × n, overwritten, lower triangle read), λ ascending on
- * every rank, V distributed. */
-void factor_symmetric(struct dmat *A, double *lambda, struct dmat *V);
+/* Collective on the grid. Thin SVD X = U diag(sigma) Vt with k = min(m, n): U is m × k, Vt is k × n, sigma [k] descending
+ * on every rank. A wide X is first reduced by LQ; what remains is solved whole on every rank if it is small (2048 × 2048 elements), else by
+ * PDGESVD. */
+void factor_svd(const struct dmat *X, struct dmat *U, double *sigma, struct dmat *Vt);
 
 /* Collective on the grid. Thin LQ of X (d × N, d ≤ N): X = R Q with Q orthonormal rows; returns R (d × d) and Y Qᵀ
  * (K × d) for a Y that is K × N. */

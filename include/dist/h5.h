@@ -1,9 +1,12 @@
-/* h5: HDF5 files, serial ones written by one rank and parallel ones written by all. netCDF-4 rules (dimension scales), so
- * that xarray, h5py, ncdump and HDFView open them. A file gets its final name only when it is complete: it is written
- * under a temporary name, flushed, closed, fsynced and renamed, and its folder is fsynced.
+/* h5: HDF5 files, serial ones written by one rank and parallel ones written by all. netCDF-4 rules (dimension scales),
+ * so that xarray, h5py, ncdump and HDFView open them. A file gets its final name only when it is complete: it is
+ * written under a temporary name, flushed, closed, fsynced and renamed, and its folder is fsynced.
  *
  * Whatever fails between h5_create and h5_commit is remembered, agreed on by all ranks and reported by h5_commit; calls
- * after a failure do nothing. So a writer is a plain sequence of calls with one place where it looks for trouble. */
+ * after a failure do nothing. So a writer is a plain sequence of calls with one place where it looks for trouble.
+ *
+ * Every rank makes every call, but what matters in all but h5_write_matrix and h5_write_vectors are rank 0's arguments:
+ * it writes groups, attributes and small arrays, and all ranks together write matrices. */
 #ifndef EIGENTRAIN_DIST_H5_H
 #define EIGENTRAIN_DIST_H5_H
 
@@ -23,8 +26,8 @@ struct h5; /* an open file */
 struct h5 *h5_create(MPI_Comm comm, const char *path, const char *format, struct problems *problems);
 
 /* Collective on the file's comm. Flush, close, fsync, rename to the final name, fsync the folder. If anything failed
- * since h5_create, on any rank, the temporary file is removed, the final name is untouched, a problem is added and false
- * returned. Sets *file to NULL. */
+ * since h5_create, on any rank, the temporary file is removed, the final name is untouched, a problem is added and
+ * false returned. Sets *file to NULL. */
 bool h5_commit(struct h5 **file, struct problems *problems);
 
 /* Collective on the file's comm. Gives the file up: removes the temporary file. */
@@ -33,8 +36,8 @@ void h5_abandon(struct h5 **file);
 /* Collective on the file's comm. Creates a group, its parents too; one that exists is left as it is. */
 void h5_group(struct h5 *file, const char *group);
 
-/* Collective on the file's comm. Attribute of a group or dataset ("" is the root). Rank 0's value is taken: hosts differ
- * in what they know of themselves. Texts are UTF-8 of any length. */
+/* Collective on the file's comm. Attribute of a group or dataset ("" is the root). Rank 0's value is taken: hosts
+ * differ in what they know of themselves. Texts are UTF-8 of any length. */
 void h5_attribute_text(struct h5 *file, const char *object, const char *name, const char *value);
 void h5_attribute_real(struct h5 *file, const char *object, const char *name, double value);
 void h5_attribute_int(struct h5 *file, const char *object, const char *name, int64_t value);
@@ -44,14 +47,13 @@ struct h5_about {
     const char *units, *long_name, *formula, *reference;
 };
 
-/* Collective on the file's comm; every rank passes the same values. A dimension scale, "group/name", of `size`
+/* Collective on the file's comm. A dimension scale, "group/name", of `size`
  * coordinate values, or without any (values NULL). */
 void h5_dimension(struct h5 *file, const char *path, int64_t size, const int64_t *values, const struct h5_about *about);
 
-/* Collective on the file's comm; every rank passes the same arguments, but `values` count on rank 0 only, which writes
- * them. `path` is "group/name"; `dims` are names of dimension scales of these sizes in the same group, created by
- * h5_dimension before; NULL (for all or for one) makes a dimension of its own, "name_dim0". ndims = 0 is a scalar.
- * At most 8 dimensions. Texts must be the same on every rank. */
+/* Collective on the file's comm. A small array that rank 0 holds. `path` is "group/name"; `dims` are names of dimension
+ * scales of these sizes in the same group, created by h5_dimension before; NULL (for all or for one) makes a dimension
+ * of its own, "name_dim0". ndims = 0 is a scalar. At most 8 dimensions. */
 void h5_write_reals(struct h5 *file, const char *path, int ndims, const char *const *dims, const int64_t *sizes,
                     const double *values, const struct h5_about *about);
 void h5_write_ints(struct h5 *file, const char *path, int ndims, const char *const *dims, const int64_t *sizes,
@@ -78,8 +80,8 @@ struct dmat *h5_read_matrix(const struct grid *grid, const char *path, const cha
 /* Collective on comm. Whether the file holds a dataset of that name (false also when there is no such file). */
 bool h5_has(MPI_Comm comm, const char *path, const char *name);
 
-/* Local. Gives a complete file, of any kind, its final name so that a power cut finds the old one or the new one: fsync,
- * rename, fsync of the folder. False with errno set if that fails. */
+/* Local. Gives a complete file, of any kind, its final name so that a power cut finds the old one or the new one:
+ * fsync, rename, fsync of the folder. False with errno set if that fails. */
 bool h5_publish(const char *temporary, const char *path);
 
 /* Local. `path` with a dot before its last name and ".partial" behind it: the temporary name (memory_free). */

@@ -28,8 +28,9 @@ struct quantity {
 struct record *record_create(bool root);
 void record_destroy(struct record **record);
 
-/* Local. A group `name` whose rows lie along the coordinate `axis` ("step"), with a variable `time` beside it. A second axis of the same
- * group ("evaluated_step") is a record_group of its own, with `evaluated_time`. All texts are copied. */
+/* Local. A group `name` whose rows lie along the coordinate `axis` ("step"), with a variable `time` beside it. A second
+ * axis of the same group ("evaluated_step") is a record_group of its own, with `evaluated_time`. All texts are copied.
+ */
 struct record_group *record_group(struct record *record, const char *name, const char *axis, const char *about);
 
 /* Local. A text attribute of the group, beside its values. */

@@ -35,8 +35,8 @@ void rundir_destroy(struct rundir **rundir);
 void rundir_status(const struct rundir *rundir, const char *state, const char *reason, int64_t step, int64_t steps,
                    double loss);
 
-/* Collective on the file's comm. Writes the provenance group: both input texts, build facts (blanks in their names become
- * underscores), ranks, grid, block, threads, host, job, start time. */
+/* Collective on the file's comm. Writes the provenance group: both input texts, build facts (blanks in their names
+ * become underscores), ranks, grid, block, threads, host, job, start time. */
 void rundir_provenance(const struct rundir *rundir, struct h5 *file);
 
 /* Local. PATH/name with printf (memory_free). */

@@ -67,6 +67,17 @@ void factor_orthonormal_rows(struct dmat *A)
     dmat_destroy(&T);
 }
 
+/* L ← lower triangle of the first columns of X. */
+static void lower_part(const struct dmat *X, struct dmat *L)
+{
+    struct dmat *first = dmat_columns(X, 0, L->n);
+    dmat_copy(L, first);
+    for (int jl = 0; jl < L->nloc; jl++)
+        for (int il = 0; il < L->mloc; il++)
+            if (dmat_row(L, il) < dmat_col(L, jl)) L->local[il + (int64_t)jl * L->lld] = 0;
+    dmat_destroy(&first);
+}
+
 static void local_singular_values(int m, int n, double *A, double *sigma)
 {
     int query = -1, info, least = m < n ? m : n;
@@ -122,24 +133,97 @@ void factor_singular_values(const struct dmat *const *A, int count, double *sigm
     memory_free(mine);
 }
 
-void factor_symmetric(struct dmat *A, double *lambda, struct dmat *V)
+/* Thin SVD of a matrix that every rank holds whole (overwritten): U (m × k), Vt (k × n), k = min(m, n). */
+static void local_svd(int m, int n, double *A, double *sigma, double *U, double *Vt)
 {
-    ensure(A->m == A->n && V->m == A->m && V->n == A->n);
-    if (A->n == 0) return;
-    const int n = to_int(A->n);
-    int query = -1, info, liwork;
+    const int k = m < n ? m : n;
+    int query = -1, info, *iwork = NEW(int, 8 * k);
     double answer;
-    pdsyevd_("V", "L", &n, A->local, &one, &one, A->desc, lambda, V->local, &one, &one, V->desc, &answer, &query,
-             &liwork, &query, &info);
+    dgesdd_("S", &m, &n, A, &m, sigma, U, &m, Vt, &k, &answer, &query, iwork, &info);
     int lwork = margin(answer);
-    liwork += 1024;
     double *work = NEW(double, lwork);
-    int *iwork = NEW(int, liwork);
-    pdsyevd_("V", "L", &n, A->local, &one, &one, A->desc, lambda, V->local, &one, &one, V->desc, work, &lwork, iwork,
-             &liwork, &info);
-    succeeded("pdsyevd", info);
-    memory_free(iwork);
+    dgesdd_("S", &m, &n, A, &m, sigma, U, &m, Vt, &k, work, &lwork, iwork, &info);
+    succeeded("dgesdd", info);
     memory_free(work);
+    memory_free(iwork);
+}
+
+/* My elements of a matrix that every rank holds whole. */
+static void take(struct dmat *A, const double *whole)
+{
+    for (int jl = 0; jl < A->nloc; jl++)
+        for (int il = 0; il < A->mloc; il++)
+            A->local[il + (int64_t)jl * A->lld] = whole[dmat_row(A, il) + dmat_col(A, jl) * A->m];
+}
+
+static void gathered_svd(const struct dmat *A, struct dmat *U, double *sigma, struct dmat *Vt)
+{
+    const int64_t k = A->m < A->n ? A->m : A->n;
+    double *whole = NEW(double, A->m *A->n), *u = NEW(double, A->m *k), *vt = NEW(double, k *A->n);
+    dmat_gather(A, whole, -1);
+    local_svd(to_int(A->m), to_int(A->n), whole, sigma, u, vt);
+    take(U, u);
+    take(Vt, vt);
+    memory_free(vt);
+    memory_free(u);
+    memory_free(whole);
+}
+
+static void distributed_svd(const struct dmat *A, struct dmat *U, double *sigma, struct dmat *Vt)
+{
+    struct dmat *copy = dmat_create(A->grid, A->m, A->n);
+    dmat_copy(copy, A);
+    const int m = to_int(A->m), n = to_int(A->n);
+    int query = -1, info;
+    double answer;
+    pdgesvd_("V", "V", &m, &n, copy->local, &one, &one, copy->desc, sigma, U->local, &one, &one, U->desc, Vt->local,
+             &one, &one, Vt->desc, &answer, &query, &info);
+    int lwork = margin(answer);
+    double *work = NEW(double, lwork);
+    pdgesvd_("V", "V", &m, &n, copy->local, &one, &one, copy->desc, sigma, U->local, &one, &one, U->desc, Vt->local,
+             &one, &one, Vt->desc, work, &lwork, &info);
+    succeeded("pdgesvd", info);
+    memory_free(work);
+    dmat_destroy(&copy);
+}
+
+/* X (d × N, d ≤ N) = L Q: L in place of the first d columns, Q in place of X. */
+static void factor_lq(struct dmat *X, struct dmat *L)
+{
+    const int d = to_int(X->m), N = to_int(X->n);
+    double *tau = NEW(double, X->mloc + X->mb), answer;
+    int info, query = -1;
+    pdgelqf_(&d, &N, X->local, &one, &one, X->desc, tau, &answer, &query, &info);
+    int lwork = margin(answer);
+    pdorglq_(&d, &N, &d, X->local, &one, &one, X->desc, tau, &answer, &query, &info);
+    lwork = margin(answer) > lwork ? margin(answer) : lwork;
+    double *work = NEW(double, lwork);
+    pdgelqf_(&d, &N, X->local, &one, &one, X->desc, tau, work, &lwork, &info);
+    succeeded("pdgelqf", info);
+    lower_part(X, L);
+    pdorglq_(&d, &N, &d, X->local, &one, &one, X->desc, tau, work, &lwork, &info);
+    succeeded("pdorglq", info);
+    memory_free(work);
+    memory_free(tau);
+}
+
+void factor_svd(const struct dmat *X, struct dmat *U, double *sigma, struct dmat *Vt)
+{
+    const int64_t k = X->m < X->n ? X->m : X->n;
+    ensure(U->m == X->m && U->n == k && Vt->m == k && Vt->n == X->n);
+    if (X->n <= X->m) {
+        (X->m * X->n > GATHER_LIMIT ? distributed_svd : gathered_svd)(X, U, sigma, Vt);
+        return;
+    }
+    struct dmat *Q = dmat_create(X->grid, X->m, X->n), *L = dmat_create(X->grid, k, k);
+    struct dmat *inner = dmat_create(X->grid, k, k);
+    dmat_copy(Q, X);
+    factor_lq(Q, L);
+    (k * k > GATHER_LIMIT ? distributed_svd : gathered_svd)(L, U, sigma, inner);
+    dmat_gemm('N', 'N', 1, inner, Q, 0, Vt);
+    dmat_destroy(&inner);
+    dmat_destroy(&L);
+    dmat_destroy(&Q);
 }
 
 void factor_compress(const struct dmat *X, const struct dmat *Y, struct dmat *R, struct dmat *YQt)
@@ -162,13 +246,9 @@ void factor_compress(const struct dmat *X, const struct dmat *Y, struct dmat *R,
     pdormlq_("R", "T", &K, &N, &d, L->local, &one, &one, L->desc, tau, C->local, &one, &one, C->desc, work, &lwork,
              &info);
     succeeded("pdormlq", info);
-    struct dmat *lower = dmat_columns(L, 0, X->m), *left = dmat_columns(C, 0, X->m);
-    dmat_copy(R, lower);
+    struct dmat *left = dmat_columns(C, 0, X->m);
     dmat_copy(YQt, left);
-    for (int jl = 0; jl < R->nloc; jl++)
-        for (int il = 0; il < R->mloc; il++)
-            if (dmat_row(R, il) < dmat_col(R, jl)) R->local[il + (int64_t)jl * R->lld] = 0;
-    dmat_destroy(&lower);
+    lower_part(L, R);
     dmat_destroy(&left);
     memory_free(work);
     memory_free(tau);

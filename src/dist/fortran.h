@@ -48,8 +48,7 @@ void pdormlq_(const char *side, const char *trans, const int *m, const int *n, c
 void pdgesvd_(const char *jobu, const char *jobvt, const int *m, const int *n, double *a, const int *ia, const int *ja,
               const int *desca, double *s, double *u, const int *iu, const int *ju, const int *descu, double *vt,
               const int *ivt, const int *jvt, const int *descvt, double *work, const int *lwork, int *info);
-void pdsyevd_(const char *jobz, const char *uplo, const int *n, double *a, const int *ia, const int *ja,
-              const int *desca, double *w, double *z, const int *iz, const int *jz, const int *descz, double *work,
-              const int *lwork, int *iwork, const int *liwork, int *info);
+void pdorglq_(const int *m, const int *n, const int *k, double *a, const int *ia, const int *ja, const int *desca,
+              const double *tau, double *work, const int *lwork, int *info);
 
 #endif

@@ -1,4 +1,9 @@
-/* h5: files, groups, attributes, dimension scales and small arrays. Distributed arrays and reading: h5_matrix.c. */
+/* h5: files, groups, attributes, dimension scales and small arrays. Distributed arrays and reading: h5_matrix.c.
+ *
+ * Rank 0 alone writes what HDF5 has to say of itself (metadata), through a serial handle, in files of many ranks too;
+ * all ranks open the file together only to write the values of one matrix into space that is there already. Otherwise a
+ * full disk is a deadlock: HDF5 1.10.8 leaves its collective metadata writes on the rank where one fails [run], and
+ * MPI_Finalize, which closes what is still open, hangs or crashes. */
 #include "h5_private.h"
 
 #include "base/memory.h"
@@ -45,7 +50,16 @@ bool h5_check(struct h5 *file, bool ok, const char *doing, const char *what)
 
 void h5_close(struct h5 *file, hid_t id)
 {
-    if (id >= 0) h5_check(file, H5Idec_ref(id) >= 0, "close", "a part of the file");
+    if (id < 0) return;
+    /* A small dataset is written when it is closed. If that fails, H5Dclose forgets the handle all the same; the
+     * general H5Idec_ref leaves it behind, pointing to freed memory. */
+    herr_t status = H5Iget_type(id) == H5I_DATASET ? H5Dclose(id) : H5Idec_ref(id);
+    h5_check(file, status >= 0, "write or close", "a part of the file");
+}
+
+bool h5_acting(const struct h5 *file)
+{
+    return file->rank == 0 && !file->error && !file->broken;
 }
 
 bool h5_agreed(struct h5 *file)
@@ -82,20 +96,25 @@ struct h5 *h5_new(MPI_Comm comm, const char *path)
     MPI_Comm_size(comm, &file->size);
     file->path = memory_text("%s", path);
     file->partial = h5_partial(path);
-    file->id = H5I_INVALID_HID;
+    file->id = file->anchor = H5I_INVALID_HID;
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL); /* errors come out at h5_commit, in our words */
-    file->transfer = H5Pcreate(H5P_DATASET_XFER);
-    bool ok = file->transfer >= 0;
-    if (ok && file->size > 1) ok = H5Pset_dxpl_mpio(file->transfer, H5FD_MPIO_COLLECTIVE) >= 0;
-    h5_check(file, ok, "prepare", "transfers");
     return file;
+}
+
+/* The file is closed by the last of its two handles, the anchor. If that fails, HDF5 forgets a dataset handle, while it
+ * keeps a file handle that points to freed memory and crashes on it at the end of the program [run]. */
+static bool close_handles(struct h5 *file)
+{
+    bool ok = file->id < 0 || H5Fclose(file->id) >= 0;
+    if (file->anchor >= 0) ok = H5Dclose(file->anchor) >= 0 && ok;
+    file->id = file->anchor = H5I_INVALID_HID;
+    return ok;
 }
 
 void h5_free(struct h5 **file)
 {
     struct h5 *f = *file;
-    h5_close(f, f->transfer);
-    if (f->id >= 0) H5Fclose(f->id);
+    close_handles(f);
     memory_free(f->path);
     memory_free(f->partial);
     memory_free(f->error);
@@ -103,14 +122,13 @@ void h5_free(struct h5 **file)
     *file = NULL;
 }
 
-hid_t h5_access(struct h5 *file)
+hid_t h5_access(struct h5 *file, bool together)
 {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    /* Strong: a file that is given up takes everything that is still open in it along.
-     * V18: attributes above 64 KiB (lists of references too); every HDF5 since 2008 reads it. */
-    bool ok = access >= 0 && H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0 &&
+    /* Weak: see close_handles. V18: attributes above 64 KiB (lists of references); every HDF5 since 2008 reads it. */
+    bool ok = access >= 0 && H5Pset_fclose_degree(access, H5F_CLOSE_WEAK) >= 0 &&
               H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST) >= 0;
-    if (ok && file->size > 1)
+    if (ok && together)
         ok = H5Pset_fapl_mpio(access, file->comm, MPI_INFO_NULL) >= 0 &&
              H5Pset_all_coll_metadata_ops(access, true) >= 0 && H5Pset_coll_metadata_write(access, true) >= 0;
     h5_check(file, ok, "prepare", "access");
@@ -130,16 +148,25 @@ static hid_t creation(struct h5 *file, hid_t class)
     return list;
 }
 
-struct h5 *h5_create(MPI_Comm comm, const char *path, const char *format, struct problems *problems)
+/* Rank 0's serial handle, and an unnamed dataset (gone when it is closed) for an anchor. */
+static void create_file(struct h5 *file)
 {
-    struct h5 *file = h5_new(comm, path);
-    hid_t access = h5_access(file), create = creation(file, H5P_FILE_CREATE);
-    if (h5_agreed(file)) {
-        file->id = H5Fcreate(file->partial, H5F_ACC_TRUNC, create, access);
-        h5_check(file, file->id >= 0, "create", "the file");
+    hid_t access = h5_access(file, false), create = creation(file, H5P_FILE_CREATE);
+    file->id = H5Fcreate(file->partial, H5F_ACC_TRUNC, create, access);
+    if (h5_check(file, file->id >= 0, "create", "the file")) {
+        hid_t space = H5Screate(H5S_NULL);
+        file->anchor = H5Dcreate_anon(file->id, H5T_NATIVE_INT, space, H5P_DEFAULT, H5P_DEFAULT);
+        h5_check(file, file->anchor >= 0, "create", "the file");
+        h5_close(file, space);
     }
     h5_close(file, create);
     h5_close(file, access);
+}
+
+struct h5 *h5_create(MPI_Comm comm, const char *path, const char *format, struct problems *problems)
+{
+    struct h5 *file = h5_new(comm, path);
+    if (file->rank == 0) create_file(file);
     if (!h5_agreed(file)) {
         h5_report(file, EXIT_ENVIRONMENT, problems);
         h5_abandon(&file);
@@ -174,13 +201,11 @@ bool h5_publish(const char *temporary, const char *path)
 bool h5_commit(struct h5 **file, struct problems *problems)
 {
     struct h5 *f = *file;
-    if (!f->broken) {
+    if (h5_acting(f)) {
         h5_check(f, H5Fflush(f->id, H5F_SCOPE_GLOBAL) >= 0, "write", "the file");
-        h5_agreed(f);
+        h5_check(f, close_handles(f), "close", "the file");
     }
-    h5_check(f, H5Fclose(f->id) >= 0, "close", "the file");
-    f->id = H5I_INVALID_HID;
-    if (h5_agreed(f)) {
+    if (h5_agreed(f)) { /* all ranks have written, rank 0 has closed */
         if (f->rank == 0 && !h5_publish(f->partial, f->path))
             f->error = memory_text("cannot give the file its name: %s", strerror(errno));
         h5_agreed(f);
@@ -195,8 +220,7 @@ void h5_abandon(struct h5 **file)
 {
     struct h5 *f = *file;
     if (!f) return;
-    if (f->id >= 0) h5_check(f, H5Fclose(f->id) >= 0, "close", "the file");
-    f->id = H5I_INVALID_HID;
+    close_handles(f);
     if (f->rank == 0) unlink(f->partial);
     h5_free(file);
 }
@@ -224,9 +248,7 @@ static void make_groups(struct h5 *file, const char *path, size_t length)
 
 void h5_group(struct h5 *file, const char *group)
 {
-    if (file->broken) return;
-    make_groups(file, group, strlen(group));
-    h5_agreed(file);
+    if (h5_acting(file)) make_groups(file, group, strlen(group));
 }
 
 static void write_attribute(struct h5 *file, hid_t object, const char *name, hid_t type, const void *value)
@@ -248,8 +270,7 @@ static hid_t text_type(struct h5 *file, size_t length)
     return type;
 }
 
-/* Variable length: the text itself lives in the global heap, which has no limit of 64 KiB, and which, unlike for
- * datasets, also works in parallel files. */
+/* Variable length: the text lives in the global heap, where it may be longer than 64 KiB. */
 static void write_text(struct h5 *file, hid_t object, const char *name, const char *value)
 {
     hid_t type = text_type(file, H5T_VARIABLE);
@@ -257,40 +278,35 @@ static void write_text(struct h5 *file, hid_t object, const char *name, const ch
     h5_close(file, type);
 }
 
-static void attribute_of(struct h5 *file, const char *path, const char *name, hid_t type, const void *value)
+static hid_t open_object(struct h5 *file, const char *path)
 {
     hid_t object = H5Oopen(file->id, *path ? path : "/", H5P_DEFAULT);
-    if (h5_check(file, object >= 0, "open", path)) write_attribute(file, object, name, type, value);
-    h5_close(file, object);
-    h5_agreed(file);
+    h5_check(file, object >= 0, "open", path);
+    return object;
 }
 
 void h5_attribute_text(struct h5 *file, const char *object, const char *name, const char *value)
 {
-    if (file->broken) return;
-    int64_t length = (int64_t)strlen(value) + 1;
-    MPI_Bcast(&length, 1, MPI_INT64_T, 0, file->comm);
-    char *text = NEW(char, length);
-    if (file->rank == 0) memcpy(text, value, (size_t)length);
-    MPI_Bcast(text, to_int(length), MPI_CHAR, 0, file->comm);
-    hid_t type = text_type(file, H5T_VARIABLE);
-    attribute_of(file, object, name, type, &text);
-    h5_close(file, type);
-    memory_free(text);
+    if (!h5_acting(file)) return;
+    hid_t id = open_object(file, object);
+    write_text(file, id, name, value);
+    h5_close(file, id);
 }
 
 void h5_attribute_real(struct h5 *file, const char *object, const char *name, double value)
 {
-    if (file->broken) return;
-    MPI_Bcast(&value, 1, MPI_DOUBLE, 0, file->comm);
-    attribute_of(file, object, name, H5T_NATIVE_DOUBLE, &value);
+    if (!h5_acting(file)) return;
+    hid_t id = open_object(file, object);
+    write_attribute(file, id, name, H5T_NATIVE_DOUBLE, &value);
+    h5_close(file, id);
 }
 
 void h5_attribute_int(struct h5 *file, const char *object, const char *name, int64_t value)
 {
-    if (file->broken) return;
-    MPI_Bcast(&value, 1, MPI_INT64_T, 0, file->comm);
-    attribute_of(file, object, name, H5T_NATIVE_INT64, &value);
+    if (!h5_acting(file)) return;
+    hid_t id = open_object(file, object);
+    write_attribute(file, id, name, H5T_NATIVE_INT64, &value);
+    h5_close(file, id);
 }
 
 /* ---------------------------------------------------------------- datasets */
@@ -305,7 +321,8 @@ static void describe(struct h5 *file, hid_t dataset, const struct h5_about *abou
     if (about->reference) write_text(file, dataset, "reference", about->reference);
 }
 
-static hid_t create_dataset(struct h5 *file, const char *path, hid_t type, int ndims, const int64_t *sizes)
+static hid_t create_dataset(struct h5 *file, const char *path, hid_t type, int ndims, const int64_t *sizes,
+                            H5D_alloc_time_t when)
 {
     ensure(ndims <= H5_DIMS);
     const char *slash = strrchr(path, '/');
@@ -314,6 +331,7 @@ static hid_t create_dataset(struct h5 *file, const char *path, hid_t type, int n
     for (int i = 0; i < ndims; i++) shape[i] = (hsize_t)sizes[i];
     hid_t space = ndims ? H5Screate_simple(ndims, shape, NULL) : H5Screate(H5S_SCALAR);
     hid_t create = creation(file, H5P_DATASET_CREATE);
+    h5_check(file, H5Pset_alloc_time(create, when) >= 0, "prepare", "creation");
     hid_t dataset = H5Dcreate2(file->id, path, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
     h5_check(file, dataset >= 0, "create dataset", path);
     h5_close(file, create);
@@ -330,7 +348,8 @@ static hid_t create_scale(struct h5 *file, const char *path, int64_t size, bool 
         snprintf(name, sizeof name, "%s", slash ? slash + 1 : path);
     else
         snprintf(name, sizeof name, "This is a netCDF dimension but not a netCDF variable.%10lld", (long long)size);
-    hid_t scale = create_dataset(file, path, values ? H5T_STD_I64LE : H5T_IEEE_F32BE, 1, &size);
+    hid_t type = values ? H5T_STD_I64LE : H5T_IEEE_F32BE;
+    hid_t scale = create_dataset(file, path, type, 1, &size, H5D_ALLOC_TIME_LATE);
     if (scale >= 0) h5_check(file, H5DSset_scale(scale, name) >= 0, "make a dimension of", path);
     return scale;
 }
@@ -355,13 +374,11 @@ static void attach(struct h5 *file, hid_t dataset, const char *path, int i, cons
 hid_t h5_new_array(struct h5 *file, const char *path, hid_t type, int ndims, const char *const *dims,
                    const int64_t *sizes, const struct h5_about *about)
 {
-    if (file->broken) return H5I_INVALID_HID;
-    hid_t dataset = create_dataset(file, path, type, ndims, sizes);
+    if (!h5_acting(file)) return H5I_INVALID_HID;
+    hid_t dataset = create_dataset(file, path, type, ndims, sizes, H5D_ALLOC_TIME_EARLY);
     for (int i = 0; i < ndims && !file->error; i++) attach(file, dataset, path, i, dims ? dims[i] : NULL, sizes[i]);
     if (!file->error) describe(file, dataset, about);
-    if (h5_agreed(file)) return dataset;
-    h5_close(file, dataset);
-    return H5I_INVALID_HID;
+    return dataset;
 }
 
 /* Selects rows first…first+count−1 of `space`; nothing with count 0. */
@@ -376,93 +393,84 @@ static bool select_rows(hid_t space, int64_t first, int64_t count)
     return ndims > 0 && H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, block, NULL) >= 0;
 }
 
-/* Rows on their way between memory and a dataset. */
-struct move {
-    hid_t dataset, type; /* borrowed; type of an element in memory */
-    const char *path;    /* of the dataset, for messages */
-    int64_t first, count;
-    char *memory; /* [count rows]; only read from if `write` */
-    bool write;
-};
-
 /* One transfer. Every rank gets here, whatever failed before: the others would wait for it. */
-static void move_piece(struct h5 *file, const struct move *piece)
+static void move_piece(struct h5 *file, const struct h5_rows *piece, const void *from, void *to)
 {
     hid_t space = H5Dget_space(piece->dataset);
     hsize_t elements = 0;
     if (h5_check(file, space >= 0 && select_rows(space, piece->first, piece->count), "select rows of", piece->path))
         elements = (hsize_t)H5Sget_select_npoints(space);
     hid_t memory = H5Screate_simple(1, &elements, NULL);
-    if (piece->write)
-        h5_check(file, H5Dwrite(piece->dataset, piece->type, memory, space, file->transfer, piece->memory) >= 0,
+    if (from)
+        h5_check(file, H5Dwrite(piece->dataset, piece->type, memory, space, piece->transfer, from) >= 0,
                  "write dataset", piece->path);
     else
-        h5_check(file, H5Dread(piece->dataset, piece->type, memory, space, file->transfer, piece->memory) >= 0,
-                 "read dataset", piece->path);
+        h5_check(file, H5Dread(piece->dataset, piece->type, memory, space, piece->transfer, to) >= 0, "read dataset",
+                 piece->path);
     h5_close(file, memory);
     h5_close(file, space);
 }
 
 /* Bytes in memory of one row: of one index of the first dimension. */
-static int64_t row_bytes(struct h5 *file, const struct move *move)
+static int64_t row_bytes(struct h5 *file, const struct h5_rows *rows)
 {
-    hid_t space = H5Dget_space(move->dataset);
+    hid_t space = H5Dget_space(rows->dataset);
     hsize_t shape[H5_DIMS];
     int ndims = H5Sget_simple_extent_dims(space, shape, NULL);
-    h5_check(file, ndims >= 0, "measure dataset", move->path);
+    h5_check(file, ndims >= 0, "measure dataset", rows->path);
     h5_close(file, space);
-    int64_t bytes = (int64_t)H5Tget_size(move->type);
+    int64_t bytes = (int64_t)H5Tget_size(rows->type);
     for (int i = 1; i < ndims; i++) bytes *= (int64_t)shape[i];
     return bytes;
 }
 
-static void move_rows(struct h5 *file, const struct move *move)
+/* Exactly one of from, to is set, on every rank. */
+static void move_rows(struct h5 *file, const struct h5_rows *rows, const char *from, char *to)
 {
-    int64_t bytes = row_bytes(file, move);
-    int64_t rows = bytes == 0 || bytes > PIECE ? 1 : PIECE / bytes;
-    int64_t pieces = bytes == 0 ? 0 : (move->count + rows - 1) / rows;
-    MPI_Allreduce(MPI_IN_PLACE, &pieces, 1, MPI_INT64_T, MPI_MAX, file->comm);
-    struct move piece = *move;
+    int64_t bytes = row_bytes(file, rows);
+    int64_t most = bytes == 0 || bytes > PIECE ? 1 : PIECE / bytes;
+    int64_t pieces = bytes == 0 ? 0 : (rows->count + most - 1) / most;
+    MPI_Allreduce(MPI_IN_PLACE, &pieces, 1, MPI_INT64_T, MPI_MAX, rows->comm);
+    struct h5_rows piece = *rows;
     for (int64_t p = 0, done = 0; p < pieces; p++, done += piece.count) {
-        piece.first = move->first + done;
-        piece.count = move->count - done < rows ? move->count - done : rows;
-        piece.memory = piece.count ? move->memory + done * bytes : NULL;
-        move_piece(file, &piece);
+        piece.first = rows->first + done;
+        piece.count = rows->count - done < most ? rows->count - done : most;
+        move_piece(file, &piece, from ? from + done * bytes : NULL, to ? to + done * bytes : NULL);
     }
-    h5_agreed(file);
 }
 
-void h5_write_rows(struct h5 *file, hid_t dataset, const char *path, hid_t type, int64_t first, int64_t count,
-                   const void *rows)
+void h5_write_rows(struct h5 *file, const struct h5_rows *rows, const void *values)
 {
-    move_rows(file, &(struct move){dataset, type, path, first, count, (char *)rows, true});
+    move_rows(file, rows, values, NULL);
 }
 
-void h5_read_rows(struct h5 *file, hid_t dataset, const char *path, hid_t type, int64_t first, int64_t count,
-                  void *rows)
+void h5_read_rows(struct h5 *file, const struct h5_rows *rows, void *values)
 {
-    move_rows(file, &(struct move){dataset, type, path, first, count, rows, false});
+    move_rows(file, rows, NULL, values);
 }
 
-/* Writes what rank 0 holds. */
+void h5_write_alone(struct h5 *file, hid_t dataset, const char *path, hid_t type, int64_t first, int64_t count,
+                    const void *values)
+{
+    struct h5_rows rows = {dataset, type, H5P_DEFAULT, MPI_COMM_SELF, path, first, count};
+    if (!file->error) h5_write_rows(file, &rows, values);
+}
+
 static void write_small(struct h5 *file, const char *path, hid_t file_type, hid_t type, int ndims,
-                        const char *const *dims, const int64_t *sizes, const void *values,
-                        const struct h5_about *about)
+                        const char *const *dims, const int64_t *sizes, const void *values, const struct h5_about *about)
 {
+    if (!h5_acting(file)) return;
     hid_t dataset = h5_new_array(file, path, file_type, ndims, dims, sizes, about);
-    if (dataset < 0) return;
-    int64_t rows = ndims == 0 ? 1 : sizes[0];
-    h5_write_rows(file, dataset, path, type, 0, file->rank == 0 ? rows : 0, values);
+    h5_write_alone(file, dataset, path, type, 0, ndims == 0 ? 1 : sizes[0], values);
     h5_close(file, dataset);
 }
 
 void h5_dimension(struct h5 *file, const char *path, int64_t size, const int64_t *values, const struct h5_about *about)
 {
-    if (file->broken) return;
+    if (!h5_acting(file)) return;
     hid_t scale = create_scale(file, path, size, values != NULL);
     if (scale >= 0) describe(file, scale, about);
-    if (h5_agreed(file) && values)
-        h5_write_rows(file, scale, path, H5T_NATIVE_INT64, 0, file->rank == 0 ? size : 0, values);
+    if (values) h5_write_alone(file, scale, path, H5T_NATIVE_INT64, 0, size, values);
     h5_close(file, scale);
 }
 
@@ -478,15 +486,15 @@ void h5_write_ints(struct h5 *file, const char *path, int ndims, const char *con
     write_small(file, path, H5T_STD_I64LE, H5T_NATIVE_INT64, ndims, dims, sizes, values, about);
 }
 
-/* Fixed length, because MPI-IO cannot write variable-length datasets; `_Encoding` makes xarray decode the bytes. */
+/* Fixed length, which every reader knows; `_Encoding` makes xarray decode the bytes. */
 void h5_write_texts(struct h5 *file, const char *path, const char *dim, int64_t size, const char *const *values,
                     const struct h5_about *about)
 {
-    if (file->broken) return;
+    if (!h5_acting(file)) return;
     size_t length = 1;
     for (int64_t i = 0; i < size; i++)
         if (strlen(values[i]) > length) length = strlen(values[i]);
-    char *bytes = NEW(char, (size_t)size * length);
+    char *bytes = NEW(char, (size_t)size *length);
     for (int64_t i = 0; i < size; i++) memcpy(bytes + (size_t)i * length, values[i], strlen(values[i]));
     hid_t type = text_type(file, length);
     write_small(file, path, type, type, 1, &dim, &size, bytes, about);

@@ -5,6 +5,7 @@
 #include "base/spec.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,20 +15,85 @@ static const int64_t GATHER = (int64_t)1 << 23; /* elements that rank 0 gathers 
 
 /* ---------------------------------------------------------------- writing */
 
+/* Takes the space on the disk that the file has claimed (rank 0). A disk that fills up in the middle of a collective
+ * write may fail on one rank only, which HDF5 and ROMIO answer with a deadlock [run]; here it is an ordinary error.
+ * False where the file system cannot do it. */
+static bool reserve(struct h5 *file)
+{
+    hsize_t bytes = 0;
+    if (!h5_check(file, H5Fflush(file->id, H5F_SCOPE_LOCAL) >= 0, "write", "the file") ||
+        !h5_check(file, H5Fget_filesize(file->id, &bytes) >= 0, "measure", "the file"))
+        return false;
+    int fd = open(file->partial, O_WRONLY | O_CLOEXEC);
+    int error = fd >= 0 && fallocate(fd, 0, 0, (off_t)bytes) == 0 ? 0 : errno;
+    if (fd >= 0) close(fd);
+    if (error && error != EOPNOTSUPP && error != ENOSYS)
+        file->error = memory_text("cannot write %.4g MiB: %s", (double)bytes / 1048576, strerror(error));
+    return error == 0;
+}
+
+/* Collective where the space is known to be there; else every rank for itself, where one may fail without the others.
+ */
+static hid_t transfer_list(struct h5 *file, bool collective)
+{
+    hid_t list = H5Pcreate(H5P_DATASET_XFER);
+    H5FD_mpio_xfer_t mode = collective ? H5FD_MPIO_COLLECTIVE : H5FD_MPIO_INDEPENDENT;
+    h5_check(file, list >= 0 && H5Pset_dxpl_mpio(list, mode) >= 0, "prepare", "transfers");
+    return list;
+}
+
+/* Every rank its row slab, into the dataset `path` of the file opened by all as `id`. */
+static void write_slabs(struct h5 *file, hid_t id, const char *path, bool collective, const struct dmat *A)
+{
+    hid_t dataset = H5Dopen2(id, path, H5P_DEFAULT), transfer = transfer_list(file, collective);
+    h5_check(file, dataset >= 0, "open dataset", path);
+    if (h5_agreed(file)) {
+        struct h5_rows rows = {dataset, H5T_NATIVE_DOUBLE, transfer, file->comm, path, 0, 0};
+        dmat_slab_rows(A, &rows.first, &rows.count);
+        double *slab = NEW(double, rows.count * A->n);
+        dmat_to_slab(A, slab);
+        h5_write_rows(file, &rows, slab);
+        memory_free(slab);
+    }
+    h5_close(file, transfer);
+    h5_close(file, dataset);
+}
+
+/* All ranks open the file beside rank 0's serial handle. They change values only, no metadata, so that neither handle
+ * holds anything that the other one makes stale, and closing writes nothing. */
+static void write_together(struct h5 *file, const char *path, const struct dmat *A)
+{
+    int reserved = h5_acting(file) && reserve(file);
+    if (!h5_agreed(file)) return;
+    MPI_Bcast(&reserved, 1, MPI_INT, 0, file->comm);
+    hid_t access_list = h5_access(file, true);
+    hid_t id = H5Fopen(file->partial, H5F_ACC_RDWR, access_list);
+    h5_check(file, id >= 0, "open", "the file on all ranks");
+    h5_close(file, access_list);
+    if (h5_agreed(file)) {
+        write_slabs(file, id, path, reserved, A);
+        /* Every host must send its pages to the disk: rank 0's fsync at the end speaks for its own host only. */
+        if (h5_agreed(file)) h5_check(file, H5Fflush(id, H5F_SCOPE_GLOBAL) >= 0, "write dataset", path);
+    }
+    h5_close(file, id);
+    h5_agreed(file);
+}
+
 void h5_write_matrix(struct h5 *file, const char *path, const char *row_dim, const char *col_dim, const struct dmat *A,
                      const struct h5_about *about)
 {
     const char *dims[] = {row_dim, col_dim};
     const int64_t sizes[] = {A->m, A->n};
+    if (file->broken) return;
     hid_t dataset = h5_new_array(file, path, H5T_IEEE_F64LE, 2, dims, sizes, about);
-    if (dataset < 0) return;
-    int64_t first, count;
-    dmat_slab_rows(A, &first, &count);
-    double *slab = NEW(double, count *A->n);
-    dmat_to_slab(A, slab);
-    h5_write_rows(file, dataset, path, H5T_NATIVE_DOUBLE, first, count, slab);
-    memory_free(slab);
+    if (file->size == 1 && h5_agreed(file)) {
+        double *slab = NEW(double, A->m * A->n);
+        dmat_to_slab(A, slab);
+        h5_write_alone(file, dataset, path, H5T_NATIVE_DOUBLE, 0, A->m, slab);
+        memory_free(slab);
+    }
     h5_close(file, dataset);
+    if (file->size > 1) write_together(file, path, A);
 }
 
 /* Rows first…first+rows−1 of the distributed vectors, row-major, into `piece` on rank 0. Every element has one owner
@@ -50,15 +116,15 @@ void h5_write_vectors(struct h5 *file, const char *path, const char *row_dim, co
 {
     const char *dims[] = {row_dim, col_dim};
     const int64_t sizes[] = {m, count};
+    if (file->broken) return;
     hid_t dataset = h5_new_array(file, path, H5T_IEEE_F64LE, 2, dims, sizes, about);
-    if (dataset < 0) return;
     int64_t most = count < GATHER ? GATHER / (count ? count : 1) : 1;
     if (most > m) most = m;
     double *piece = NEW(double, most *count);
-    for (int64_t first = 0; first < m && !file->broken; first += most) {
+    for (int64_t first = 0; first < m; first += most) {
         int64_t rows = m - first < most ? m - first : most;
         gather_rows(file, first, rows, count, mloc, global, vectors, piece);
-        h5_write_rows(file, dataset, path, H5T_NATIVE_DOUBLE, first, file->rank == 0 ? rows : 0, piece);
+        if (file->rank == 0) h5_write_alone(file, dataset, path, H5T_NATIVE_DOUBLE, first, rows, piece);
     }
     memory_free(piece);
     h5_close(file, dataset);
@@ -170,24 +236,27 @@ bool h5_has(MPI_Comm comm, const char *path, const char *name)
 static void read_slab(struct h5 *file, const char *name, const struct dmat *A, double *slab)
 {
     hid_t dataset = H5Dopen2(file->id, name, H5P_DEFAULT);
-    if (!h5_check(file, dataset >= 0, "open dataset", name)) dataset = H5I_INVALID_HID;
+    h5_check(file, dataset >= 0, "open dataset", name);
     if (h5_agreed(file)) {
         hid_t space = H5Dget_space(dataset);
-        int64_t rows_a_row = H5Sget_simple_extent_ndims(space) == 1 ? A->n : 1;
+        int64_t a_row = H5Sget_simple_extent_ndims(space) == 1 ? A->n : 1;
         h5_close(file, space);
-        int64_t first, count;
-        dmat_slab_rows(A, &first, &count);
-        h5_read_rows(file, dataset, name, H5T_NATIVE_DOUBLE, first * rows_a_row, count * rows_a_row, slab);
+        struct h5_rows rows = {dataset, H5T_NATIVE_DOUBLE, H5P_DEFAULT, file->comm, name, 0, 0};
+        dmat_slab_rows(A, &rows.first, &rows.count);
+        rows.first *= a_row;
+        rows.count *= a_row;
+        h5_read_rows(file, &rows, slab);
     }
     h5_close(file, dataset);
 }
 
-/* Opens the file on all ranks and reads the slabs. False with the file's problem if that fails. */
+/* Opens the file on all ranks and reads the slabs, each rank for itself: one may meet a bad block without the others.
+ * False with the file's problem if that fails. */
 static bool read_together(const struct grid *grid, const char *path, const char *name, const struct dmat *A,
                           double *slab, struct problems *problems)
 {
     struct h5 *file = h5_new(grid->comm, path);
-    hid_t access_list = h5_access(file);
+    hid_t access_list = h5_access(file, file->size > 1);
     if (h5_agreed(file)) {
         file->id = H5Fopen(path, H5F_ACC_RDONLY, access_list);
         h5_check(file, file->id >= 0, "open", "the file");
@@ -210,8 +279,8 @@ static bool check_finite(const char *path, const char *name, const struct dmat *
         if (!isfinite(slab[i])) bad = first * A->n + i;
     MPI_Allreduce(MPI_IN_PLACE, &bad, 1, MPI_INT64_T, MPI_MIN, A->grid->comm);
     if (bad == INT64_MAX) return true;
-    problems_add(problems, EXIT_INPUT, "%s: dataset %s holds nan or inf at row %lld, column %lld (counted from 0)", path,
-                 name, (long long)(bad / A->n), (long long)(bad % A->n));
+    problems_add(problems, EXIT_INPUT, "%s: dataset %s holds nan or inf at row %lld, column %lld (counted from 0)",
+                 path, name, (long long)(bad / A->n), (long long)(bad % A->n));
     return false;
 }
 
@@ -241,7 +310,7 @@ struct dmat *h5_read_matrix(const struct grid *grid, const char *path, const cha
     struct dmat *A = dmat_create(grid, shape[0], shape[1]);
     int64_t first, count;
     dmat_slab_rows(A, &first, &count);
-    double *slab = NEW(double, count *A->n);
+    double *slab = NEW(double, count * A->n);
     if (read_together(grid, path, name, A, slab, problems) && check_finite(path, name, A, slab, problems))
         dmat_from_slab(A, slab);
     else

@@ -1,11 +1,8 @@
 /* whiten: linear maps of the inputs that are found on the training set. */
-#include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "dist/factor.h"
 #include "net/dataset.h"
-
-#include <math.h>
 
 static void subtract(struct dmat *X, const double *mean)
 {
@@ -26,47 +23,44 @@ void whiten_centre(struct data *data)
     memory_free(mean);
 }
 
-static void replace(struct dmat **X, const struct dmat *T)
+/* Keeps the directions above the floor and sets the others to zero; returns how many are kept. */
+static int64_t keep(double *sigma, int64_t k, double floor)
 {
-    struct dmat *Z = dmat_create((*X)->grid, (*X)->m, (*X)->n);
-    dmat_gemm('N', 'N', 1, T, *X, 0, Z);
-    dmat_destroy(X);
-    *X = Z;
-}
-
-/* X ← (X Xᵀ)^(−1/2) X without the eigendirections below `floor` times the largest eigenvalue. Returns how many stay. */
-static int64_t pass(struct data *data, double floor)
-{
-    struct dmat *X = data->train->X;
-    const int64_t d = X->m;
-    struct dmat *gram = dmat_create(X->grid, d, d), *V = dmat_create(X->grid, d, d);
-    double *lambda = NEW(double, d);
-    dmat_gemm('N', 'T', 1, X, X, 0, gram);
-    factor_symmetric(gram, lambda, V);
     int64_t kept = 0;
-    for (int64_t i = 0; i < d; i++) kept += lambda[i] > floor * lambda[d - 1];
-    dmat_copy(gram, V);
-    for (int jl = 0; jl < V->nloc; jl++) {
-        const double value = lambda[dmat_col(V, jl)];
-        for (int il = 0; il < V->mloc; il++)
-            V->local[il + (int64_t)jl * V->lld] *= value > floor * lambda[d - 1] ? 1 / sqrt(value) : 0;
-    }
-    struct dmat *T = dmat_create(X->grid, d, d);
-    dmat_gemm('N', 'T', 1, V, gram, 0, T);
-    replace(&data->train->X, T);
-    if (data->test) replace(&data->test->X, T);
-    dmat_destroy(&T);
-    dmat_destroy(&V);
-    dmat_destroy(&gram);
-    memory_free(lambda);
+    while (kept < k && sigma[kept] > floor * sigma[0]) kept++;
+    for (int64_t i = kept; i < k; i++) sigma[i] = 0;
     return kept;
 }
 
-/* One pass through the Gram matrix leaves X Xᵀ = I up to its squared condition number; the second pass, on a matrix that is almost
- * orthonormal already, up to rounding. */
+/* The SVD itself, not the Gram matrix: U Vᵀ is exact to rounding even where X is badly conditioned. */
 void whiten_apply(struct data *data, double floor)
 {
-    const int64_t kept = pass(data, floor * floor);
-    pass(data, 0.25);
-    log_say("data: whitened, %lld of %lld directions kept", (long long)kept, (long long)data->train->features);
+    struct dmat *X = data->train->X;
+    const int64_t d = X->m, k = d < X->n ? d : X->n;
+    struct dmat *U = dmat_create(X->grid, d, k), *Vt = dmat_create(X->grid, k, X->n), *scaled = dmat_create(X->grid, d, k);
+    double *sigma = NEW(double, k);
+    factor_svd(X, U, sigma, Vt);
+    const int64_t kept = keep(sigma, k, floor);
+    for (int jl = 0; jl < U->nloc; jl++)
+        for (int il = 0; il < U->mloc; il++)
+            if (sigma[dmat_col(U, jl)] == 0) U->local[il + (int64_t)jl * U->lld] = 0;
+    dmat_gemm('N', 'N', 1, U, Vt, 0, X);
+    if (data->test) {
+        for (int jl = 0; jl < U->nloc; jl++)
+            for (int il = 0; il < U->mloc; il++) {
+                const double s = sigma[dmat_col(U, jl)];
+                scaled->local[il + (int64_t)jl * U->lld] = s > 0 ? U->local[il + (int64_t)jl * U->lld] / s : 0;
+            }
+        struct dmat *map = dmat_create(X->grid, d, d), *Z = dmat_create(X->grid, d, data->test->X->n);
+        dmat_gemm('N', 'T', 1, scaled, U, 0, map);
+        dmat_gemm('N', 'N', 1, map, data->test->X, 0, Z);
+        dmat_destroy(&data->test->X);
+        data->test->X = Z;
+        dmat_destroy(&map);
+    }
+    log_say("data: whitened, %lld of %lld directions kept", (long long)kept, (long long)d);
+    dmat_destroy(&scaled);
+    dmat_destroy(&Vt);
+    dmat_destroy(&U);
+    memory_free(sigma);
 }

@@ -25,8 +25,8 @@ struct series {
 };
 
 struct record_group {
-    char *name, *axis, *about;    /* owned */
-    char **texts;                 /* [2 × ntexts] names and values of attributes, owned */
+    char *name, *axis, *about; /* owned */
+    char **texts;              /* [2 × ntexts] names and values of attributes, owned */
     int ntexts;
     bool keep;                    /* on the root */
     struct dimension *dimensions; /* [ndimensions], owned */
@@ -185,7 +185,7 @@ static void grow(struct record_group *group)
         else
             s->reals = memory_grow(s->reals, old * width, new *width, sizeof *s->reals);
     }
-    group->capacity = (int64_t)new;
+    group->capacity = (int64_t) new;
 }
 
 void record_row(struct record_group *group, int64_t step, double time)
@@ -209,7 +209,8 @@ static struct series *current(struct record_group *group, int quantity, int64_t 
     ensure(quantity >= 0 && quantity < group->nseries && group->rows > 0);
     struct series *series = &group->series[quantity];
     if (series->integer != integer) bug("%s/%s is put with the wrong type", group->name, series->name);
-    if (index < 0 || index >= series->width) bug("%s/%s has no index %lld", group->name, series->name, (long long)index);
+    if (index < 0 || index >= series->width)
+        bug("%s/%s has no index %lld", group->name, series->name, (long long)index);
     return series;
 }
 

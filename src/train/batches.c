@@ -6,6 +6,7 @@
 
 struct batches {
     const struct dataset *train; /* borrowed */
+    struct dmat *identity;       /* the input to draw columns of, if it is the identity; owned, or NULL */
     struct dataset *compressed;  /* owned, or NULL */
     struct dataset *batch;       /* owned, or NULL with the full batch */
     int64_t *permutation;        /* [N] of `epoch`, owned */
@@ -23,8 +24,11 @@ static void check(const struct dataset *train, const struct spec *spec, struct p
     if (!full && spec_int(spec, "train.batch") > train->samples)
         spec_problem(spec, problems, "train.batch", "is %lld, but there are only %lld training samples",
                      (long long)spec_int(spec, "train.batch"), (long long)train->samples);
-    if (!full && !train->X)
-        spec_problem(spec, problems, "train.batch", "the input is the identity: only the full batch makes sense");
+}
+
+static double unit_element(int64_t ig, int64_t jg, const void *context)
+{
+    return ig == jg;
 }
 
 struct batches *batches_create(const struct dataset *train, const struct model *model, const struct spec *spec,
@@ -43,6 +47,10 @@ struct batches *batches_create(const struct dataset *train, const struct model *
         b->batch->X = dmat_create(model->grid, train->features, b->batch->samples);
         b->batch->Y = dmat_create(model->grid, train->outputs, b->batch->samples);
         b->permutation = NEW(int64_t, train->samples);
+        if (!train->X) {
+            b->identity = dmat_create(model->grid, train->features, train->samples);
+            dmat_set(b->identity, unit_element, NULL);
+        }
     } else if (model->linear && spec_is(spec, "loss.kind", "mse") && spec_bool(spec, "train.compress")) {
         b->compressed = dataset_compress(train);
         if (b->compressed)
@@ -57,6 +65,7 @@ void batches_destroy(struct batches **batches)
     if (!*batches) return;
     dataset_destroy(&(*batches)->compressed);
     dataset_destroy(&(*batches)->batch);
+    dmat_destroy(&(*batches)->identity);
     memory_free((*batches)->permutation);
     memory_free(*batches);
     *batches = NULL;
@@ -70,7 +79,7 @@ const struct dataset *batches_at(struct batches *b, int64_t step)
         random_permutation(b->train->samples, b->permutation, b->seed, RANDOM_BATCHES, (uint64_t)epoch);
     b->epoch = epoch;
     const int64_t *columns = b->permutation + step % per_epoch * size;
-    dmat_take_columns(b->train->X, columns, b->batch->X);
+    dmat_take_columns(b->identity ? b->identity : b->train->X, columns, b->batch->X);
     dmat_take_columns(b->train->Y, columns, b->batch->Y);
     return b->batch;
 }

@@ -46,8 +46,8 @@ static void assert_elements(const struct dmat *A)
 {
     for (int jl = 0; jl < A->nloc; jl++)
         for (int il = 0; il < A->mloc; il++)
-            assert_true(same_bits(A->local[il + (int64_t)jl * A->lld],
-                                  element(dmat_row(A, il), dmat_col(A, jl), NULL)));
+            assert_true(
+                same_bits(A->local[il + (int64_t)jl * A->lld], element(dmat_row(A, il), dmat_col(A, jl), NULL)));
 }
 
 static void assert_problem(struct problems *problems, int code, const char *part)
@@ -326,6 +326,25 @@ static void a_full_disk(void **state)
     dmat_destroy(&B);
 }
 
+/* Small arrays are buffered: the disk says no when they are closed, or later. */
+static void a_full_disk_for_small_arrays(void **state)
+{
+    (void)state;
+    const int64_t n = 100;
+    double values[100] = {0};
+    for (rlim_t bytes = 0; bytes < 8000; bytes += 500) {
+        struct h5 *file = create("tight.h5");
+        limit_files(bytes);
+        for (int i = 0; i < 10; i++) {
+            char *name = memory_text("group/x%d", i);
+            h5_write_reals(file, name, 1, NULL, &n, values, NULL);
+            memory_free(name);
+        }
+        assert_refused(&file, "tight.h5", "cannot");
+        limit_files(RLIM_INFINITY);
+    }
+}
+
 /* The disk that is full belongs to one host only. */
 static void a_full_disk_of_one_rank(void **state)
 {
@@ -403,6 +422,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_bad_name_fails_at_commit),
     cmocka_unit_test(an_abandoned_file_leaves_nothing),
     cmocka_unit_test(a_full_disk),
+    cmocka_unit_test(a_full_disk_for_small_arrays),
     cmocka_unit_test(a_full_disk_of_one_rank),
     cmocka_unit_test(bad_input_is_named),
     cmocka_unit_test(a_truncated_file_is_refused),
