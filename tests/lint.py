@@ -34,7 +34,7 @@ LIBRARY_ROOMS = (
     ("zlib", r"zlib\.h", ("src/net/idx*.[ch]",)),
     ("BLAS and LAPACK", r"(cblas|f77blas|lapack|lapacke|mkl\w*)\.h", ()),
 )
-DENSE_ROOMS = tuple(f"src/dist/{room}*.c" for room in ("grid", "dmat", "gemm", "factor", "linop", "krylov"))
+DENSE_ROOMS = tuple(f"src/dist/{room}*.c" for room in ("grid", "dmat", "gemm", "factor", "linop", "krylov", "basis"))
 SYMBOL_ROOMS = (
     # Nothing of our own ends with an underscore: that is how Fortran's names look from C.
     ("the Fortran routine", r"\b[a-z][a-z0-9_]*[a-z0-9]_(?=\s*\()", (*DENSE_ROOMS, "src/dist/fortran.h")),

@@ -6,8 +6,8 @@
 #ifndef EIGENTRAIN_BASE_LAUNCH_H
 #define EIGENTRAIN_BASE_LAUNCH_H
 
-/* Local, before MPI_Init. Sets OPENBLAS_CORETYPE, OPENBLAS_NUM_THREADS, OMPI_MCA_io where the user has not, and re-executes
- * the program if one of them was needed. Returns when all is right (always in the second pass). */
+/* Local, before MPI_Init. Sets OPENBLAS_CORETYPE, OPENBLAS_NUM_THREADS, OMPI_MCA_io where the user has not, and
+ * re-executes the program if one of them was needed. Returns when all is right (always in the second pass). */
 void launch_prepare(char **argv);
 
 /* Local. Threads that BLAS uses in this process. */

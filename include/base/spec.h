@@ -1,7 +1,8 @@
 /* spec: the input file, read into one table of parameters (floor 0, libyaml).
  *
  * Every key that a user may write is one row of `parameter_table` (parameters.c). The row drives reading, defaults,
- * bounds, `eigentrain keys`, the resolved echo and the provenance. Values are looked up by key; asking for a key that has no row is a bug. */
+ * bounds, `eigentrain keys`, the resolved echo and the provenance. Values are looked up by key; asking for a key that
+ * has no row is a bug. */
 #ifndef EIGENTRAIN_BASE_SPEC_H
 #define EIGENTRAIN_BASE_SPEC_H
 
@@ -17,17 +18,18 @@ enum parameter_type { PARAMETER_INT, PARAMETER_REAL, PARAMETER_BOOL, PARAMETER_T
 struct parameter {
     const char *key;
     enum parameter_type type;
-    bool list;         /* a YAML list of `type`; a single value is read as a list of one */
-    const char *def;   /* default as YAML text; NULL: the key is required (where it applies); "" with list: empty */
-    double min, max;   /* bounds of INT and REAL, inclusive unless `open` */
-    bool open_min;     /* the lower bound itself is not allowed */
-    const char *words; /* CHOICE: the allowed words "a|b|c"; INT, REAL, lists: words allowed in place of a number, or NULL */
-    const char *when;  /* applies only if a sibling key has one of these values: "kind=idx|hdf5", or NULL. The sibling is
-                          looked up in the same map and stands earlier in the table. Several rows may share a key
-                          with different `when`. */
-    const char *unit;  /* "1", "steps", "samples", … */
-    bool control;      /* may change at a resume (steps, output); all others are physics and fixed */
-    const char *help;  /* one sentence */
+    bool list;       /* a YAML list of `type`; a single value is read as a list of one */
+    const char *def; /* default as YAML text; NULL: the key is required (where it applies); "" with list: empty */
+    double min, max; /* bounds of INT and REAL, inclusive unless `open` */
+    bool open_min;   /* the lower bound itself is not allowed */
+    const char
+        *words; /* CHOICE: the allowed words "a|b|c"; INT, REAL, lists: words allowed in place of a number, or NULL */
+    const char *when; /* applies only if a sibling key has one of these values: "kind=idx|hdf5", or NULL. The sibling is
+                         looked up in the same map and stands earlier in the table. Several rows may share a key
+                         with different `when`. */
+    const char *unit; /* "1", "steps", "samples", … */
+    bool control;     /* may change at a resume (steps, output); all others are physics and fixed */
+    const char *help; /* one sentence */
 };
 
 /* The table, ended by a row with key = NULL. */
@@ -62,8 +64,8 @@ bool spec_applies(const struct spec *spec, const char *key);
 /* Local. Whether the user wrote the key (file or --set), rather than leaving it to its default. */
 bool spec_given(const struct spec *spec, const char *key);
 
-/* Local. Lists: number of elements, and one of them. spec_count("probes") counts the maps of a list section. A list that
- * is a word ("all") has no elements. */
+/* Local. Lists: number of elements, and one of them. spec_count("probes") counts the maps of a list section. A list
+ * that is a word ("all") has no elements. */
 int spec_count(const struct spec *spec, const char *key);
 int64_t spec_int_at(const struct spec *spec, const char *key, int index);
 double spec_real_at(const struct spec *spec, const char *key, int index);

@@ -15,7 +15,7 @@ struct dmat {
     int64_t m, n;            /* global size */
     int mb, nb;              /* block size */
     int mloc, nloc, lld;     /* local size; lld = max(1, mloc) unless a view says otherwise */
-    double *local;           /* [lld × nloc], owned if `owned`, else borrowed; element (il, jl) at local[il + jl·lld] */
+    double *local; /* [lld × nloc], owned if `owned`, else borrowed; element (il, jl) at local[il + jl·lld] */
     bool owned;
     int desc[9]; /* ScaLAPACK descriptor */
 };
@@ -61,7 +61,8 @@ double dmat_norm(const struct dmat *A);
 
 /* Collective on the grid. C ← a·op(A) op(B) + b·C. ta, tb are 'N' or 'T'; 'T','T' is not offered. The result is
  * bit-identical for the same grid; on another grid it is equal to rounding. The route is grid->gemm: `panel` gathers
- * panels of one operand and multiplies locally, with memory of at most two panels; `pdgemm` is PBLAS, the reference twin. */
+ * panels of one operand and multiplies locally, with memory of at most two panels; `pdgemm` is PBLAS, the reference
+ * twin. */
 void dmat_gemm(char ta, char tb, double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C);
 
 /* Collective on the grid. B ← Aᵀ. */

@@ -12,15 +12,15 @@ void factor_orthonormal(struct dmat *A);
  * Aᵀ. */
 void factor_orthonormal_rows(struct dmat *A);
 
-/* Collective on the grid. The `count` matrices' full spectra: sigma[k·stride + i], descending, i < min(m, n), the same on
- * every rank. Small matrices (at most 2048 × 2048 elements) are gathered, each on a rank of its own, and solved there at the
- * same time by LAPACK; larger ones by PDGESVD one after another. Relative accuracy of small values is that of bidiagonal QR: absolute
- * error eps·σ_1. */
+/* Collective on the grid. The `count` matrices' full spectra: sigma[k·stride + i], descending, i < min(m, n), the same
+ * on every rank. Small matrices (at most 2048 × 2048 elements) are gathered, each on a rank of its own, and solved
+ * there at the same time by LAPACK; larger ones by PDGESVD one after another. Relative accuracy of small values is that
+ * of bidiagonal QR: absolute error eps·σ_1. */
 void factor_singular_values(const struct dmat *const *A, int count, double *sigma, int stride);
 
-/* Collective on the grid. Thin SVD X = U diag(sigma) Vt with k = min(m, n): U is m × k, Vt is k × n, sigma [k] descending
- * on every rank. A wide X is first reduced by LQ; what remains is solved whole on every rank if it is small (2048 × 2048 elements), else by
- * PDGESVD. */
+/* Collective on the grid. Thin SVD X = U diag(sigma) Vt with k = min(m, n): U is m × k, Vt is k × n, sigma [k]
+ * descending on every rank. A wide X is first reduced by LQ; what remains is solved whole on every rank if it is small
+ * (2048 × 2048 elements), else by PDGESVD. */
 void factor_svd(const struct dmat *X, struct dmat *U, double *sigma, struct dmat *Vt);
 
 /* Collective on the grid. Thin LQ of X (d × N, d ≤ N): X = R Q with Q orthonormal rows; returns R (d × d) and Y Qᵀ

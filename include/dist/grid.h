@@ -15,10 +15,10 @@ struct grid {
     MPI_Comm col_comm; /* the nprow processes of my process column, ordered by row; owned */
     int rank, size;
     int nprow, npcol, myrow, mycol;
-    int block;           /* default block size, rows and columns */
-    int context;         /* BLACS context of this grid */
-    int slab_context;    /* BLACS context of the same processes as size × 1, for contiguous row slabs */
-    enum grid_gemm gemm; /* the route that dmat_gemm takes */
+    int block;              /* default block size, rows and columns */
+    int context;            /* BLACS context of this grid */
+    int slab_context;       /* BLACS context of the same processes as size × 1, for contiguous row slabs */
+    enum grid_gemm gemm;    /* the route that dmat_gemm takes */
     struct grid_work *work; /* buffers that products use again and again; owned */
 };
 

@@ -35,9 +35,10 @@ struct krylov_options {
 struct triplets *triplets_create(const struct linop *A, int k);
 void triplets_destroy(struct triplets **T);
 
-/* Collective on A->comm. Solves for the leading triplets; warm-started from T if T->filled. A zero operator gives zeros and
- * orthonormal vectors from the generator. Unconverged triplets are NaN in sigma and counted out of `converged`; never
- * silent. The start vector comes from our own generator by global index, so it doesn't depend on the rank count. */
+/* Collective on A->comm. Solves for the leading triplets; warm-started from T if T->filled. A zero operator gives zeros
+ * and orthonormal vectors from the generator. Unconverged triplets are NaN in sigma and counted out of `converged`;
+ * never silent. The start vector comes from our own generator by global index, so it doesn't depend on the rank count.
+ */
 void krylov_svd(const struct linop *A, const struct krylov_options *options, struct triplets *T);
 
 /* Collective on comm. Starts PETSc/SLEPc without any hidden input (no .petscrc, no options), once; and ends it. */

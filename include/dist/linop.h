@@ -11,10 +11,10 @@
 /* y = A x with x of global size n (nloc here) and y of global size m (mloc here). Each global entry belongs to exactly
  * one rank; which one is the operator's own affair. */
 struct linop {
-    MPI_Comm comm;   /* borrowed */
-    int64_t m, n;    /* global size */
-    int mloc, nloc;  /* entries of y and of x on this rank */
-    void *context;   /* owned by whoever made the operator */
+    MPI_Comm comm;                                                            /* borrowed */
+    int64_t m, n;                                                             /* global size */
+    int mloc, nloc;                                                           /* entries of y and of x on this rank */
+    void *context;                                                            /* owned by whoever made the operator */
     void (*apply)(const struct linop *A, const double *x, double *y);         /* Collective on comm. y = A x */
     void (*apply_adjoint)(const struct linop *A, const double *y, double *x); /* Collective on comm. x = Aᵀ y */
     int64_t (*row_index)(const struct linop *A, int il);                      /* Local. Global index of local y entry */
@@ -27,7 +27,8 @@ struct linop {
  * allgather down the column, a local DGEMV and a reduce-scatter along the row, and gathers nothing of matrix size. */
 struct linop *linop_of_matrix(const struct dmat *A);
 
-/* Collective on the grid. The product A_{count−1} ··· A_1 A_0 of matrices (borrowed) as one operator; the products are never formed. */
+/* Collective on the grid. The product A_{count−1} ··· A_1 A_0 of matrices (borrowed) as one operator; the products are
+ * never formed. */
 struct linop *linop_of_product(const struct dmat *const *A, int count);
 
 /* Local. Frees the operator and sets *A to NULL. */

@@ -15,13 +15,14 @@ struct backprop;
 struct backprop *backprop_create(const struct model *model, const struct loss *loss, int64_t samples, int64_t chunk);
 void backprop_destroy(struct backprop **backprop);
 
-/* Collective on the grid. gradient ← ∂loss/∂params on the dataset, returns this rank's part of the loss (parts add up to the
- * loss over all ranks): the caller sums it together with whatever else it has to sum. Frozen layers get zeros.
+/* Collective on the grid. gradient ← ∂loss/∂params on the dataset, returns this rank's part of the loss (parts add up
+ * to the loss over all ranks): the caller sums it together with whatever else it has to sum. Frozen layers get zeros.
  *     D_L = ∂ℓ/∂a_L,  G_l = D_l a_{l−1}ᵀ,  D_{l−1} = φ′(z_{l−1}) ∘ (W_lᵀ D_l)    (and the residual terms) */
 double backprop_gradient(struct backprop *backprop, const struct model *model, const struct dataset *dataset,
                          struct params *gradient);
 
-/* Collective on the grid. Loss (complete, the same on every rank) and accuracy in [0, 1] (NaN unless classification). */
+/* Collective on the grid. Loss (complete, the same on every rank) and accuracy in [0, 1] (NaN unless classification).
+ */
 double backprop_evaluate(struct backprop *backprop, const struct model *model, const struct dataset *dataset,
                          double *accuracy);
 

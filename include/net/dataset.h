@@ -10,13 +10,13 @@
 #include <stdint.h>
 
 struct dataset {
-    struct dmat *X;         /* d × N, owned; NULL if the input is the identity (then N = d) */
-    struct dmat *Y;         /* K × N, owned */
-    int64_t features;       /* d */
-    int64_t outputs;        /* K */
-    int64_t samples;        /* N: what the loss is divided by */
-    bool classification;    /* Y is one-hot: accuracy makes sense */
-    double constant;        /* sum-loss that no weight can change, left out by compression: ½‖Y(I − QᵀQ)‖_F² */
+    struct dmat *X;      /* d × N, owned; NULL if the input is the identity (then N = d) */
+    struct dmat *Y;      /* K × N, owned */
+    int64_t features;    /* d */
+    int64_t outputs;     /* K */
+    int64_t samples;     /* N: what the loss is divided by */
+    bool classification; /* Y is one-hot: accuracy makes sense */
+    double constant;     /* sum-loss that no weight can change, left out by compression: ½‖Y(I − QᵀQ)‖_F² */
 };
 
 /* Both are NULL-able: test is NULL without held-out samples. */
@@ -30,7 +30,8 @@ struct source {
     int64_t samples;           /* available */
     bool classification;
     void *state; /* owned by the source */
-    /* Root only. The next `count` samples: x[features × count], y[outputs × count], column-major; false with problems. */
+    /* Root only. The next `count` samples: x[features × count], y[outputs × count], column-major; false with problems.
+     */
     bool (*next)(struct source *source, int64_t count, double *x, double *y, struct problems *problems);
     void (*close)(struct source *source); /* Root only */
 };
@@ -41,15 +42,16 @@ struct data *data_create(const struct grid *grid, const struct spec *spec, struc
 void data_destroy(struct data **data);
 
 /* Collective on the grid. For a linear network with squared loss and full batch: replaces X = R Q by R and Y by Y Qᵀ,
- * which costs d columns a step instead of N, exactly (design: `constant` keeps the loss the same). A new dataset; does nothing but
- * return NULL if N ≤ d or X is the identity. `samples` stays N. */
+ * which costs d columns a step instead of N, exactly (design: `constant` keeps the loss the same). A new dataset; does
+ * nothing but return NULL if N ≤ d or X is the identity. `samples` stays N. */
 struct dataset *dataset_compress(const struct dataset *full);
 
 /* Local. Frees and sets to NULL. */
 void dataset_destroy(struct dataset **dataset);
 
-/* Root only. Opens the training or the test files of `data.kind: idx` or `fashion_mnist` (gzipped or plain IDX): pixels / 255,
- * one column an image, one-hot classes. False with problems: EXIT_ENVIRONMENT for the missing fashion_mnist package, else EXIT_INPUT. */
+/* Root only. Opens the training or the test files of `data.kind: idx` or `fashion_mnist` (gzipped or plain IDX): pixels
+ * / 255, one column an image, one-hot classes. False with problems: EXIT_ENVIRONMENT for the missing fashion_mnist
+ * package, else EXIT_INPUT. */
 bool source_open_idx(struct source *source, const struct spec *spec, bool train, struct problems *problems);
 
 /* Local. Standard normal inputs; standard normal targets or uniformly random classes. */

@@ -25,12 +25,13 @@ struct loss loss_of(const struct spec *spec);
 /* Local. 1/s for `outputs` outputs and `samples` samples. */
 double loss_scale(const struct loss *loss, int64_t outputs, int64_t samples);
 
-/* Collective on the column communicator. For a chunk of columns F (K × N, the outputs) and Y: overwrites F by D = scale · ∂(sum loss)/∂F and
- * returns this rank's part of scale · (sum loss) (parts add up over all ranks to the loss of the chunk). */
+/* Collective on the column communicator. For a chunk of columns F (K × N, the outputs) and Y: overwrites F by D = scale
+ * · ∂(sum loss)/∂F and returns this rank's part of scale · (sum loss) (parts add up over all ranks to the loss of the
+ * chunk). */
 double loss_derivative(const struct loss *loss, double scale, struct dmat *F, const struct dmat *Y);
 
-/* Collective on the column communicator. As above without derivative (F untouched), and this rank's part of the number of samples whose largest output is
- * where the largest target is (ties: the lowest index) in *correct. */
+/* Collective on the column communicator. As above without derivative (F untouched), and this rank's part of the number
+ * of samples whose largest output is where the largest target is (ties: the lowest index) in *correct. */
 double loss_value(const struct loss *loss, double scale, const struct dmat *F, const struct dmat *Y, double *correct);
 
 #endif

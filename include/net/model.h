@@ -49,14 +49,15 @@ struct model {
 };
 
 /* Collective on the grid. The network that the input describes, for `features` inputs and `outputs` outputs, with
- * initialised weights. NULL with problems (EXIT_INPUT: widths that do not fit the data, residual pairs of unequal width,
- * lists of the wrong length, …) on every rank. */
+ * initialised weights. NULL with problems (EXIT_INPUT: widths that do not fit the data, residual pairs of unequal
+ * width, lists of the wrong length, …) on every rank. */
 struct model *model_create(const struct grid *grid, const struct spec *spec, int64_t features, int64_t outputs,
                            struct problems *problems);
 
 /* Local. The widths n_0…n_L that the input asks for, without creating anything; returns the depth, 0 with problems.
  * *width is owned by the caller (memory_free). */
-int model_widths(const struct spec *spec, int64_t features, int64_t outputs, int64_t **width, struct problems *problems);
+int model_widths(const struct spec *spec, int64_t features, int64_t outputs, int64_t **width,
+                 struct problems *problems);
 
 /* Local. Frees the model and sets *model to NULL. */
 void model_destroy(struct model **model);

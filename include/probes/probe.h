@@ -1,5 +1,5 @@
-/* probe: what is measured during training. A probe sees the model as const and cannot change it; two runs that differ only in their probes have
- * the same trajectory, bit for bit. */
+/* probe: what is measured during training. A probe sees the model as const and cannot change it; two runs that differ
+ * only in their probes have the same trajectory, bit for bit. */
 #ifndef EIGENTRAIN_PROBES_PROBE_H
 #define EIGENTRAIN_PROBES_PROBE_H
 

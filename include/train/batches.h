@@ -15,9 +15,9 @@ struct batches *batches_create(const struct dataset *train, const struct model *
                                struct problems *problems);
 void batches_destroy(struct batches **batches);
 
-/* Collective on the grid. The data of the update from `step` to step + 1: everything, or for batches of size B the columns
- * p[kB … (k+1)B) of a random permutation p of epoch e, with e and k quotient and remainder of step by floor(N / B). A function of (seed,
- * step) only. Borrowed, valid until the next call. */
+/* Collective on the grid. The data of the update from `step` to step + 1: everything, or for batches of size B the
+ * columns p[kB … (k+1)B) of a random permutation p of epoch e, with e and k quotient and remainder of step by floor(N /
+ * B). A function of (seed, step) only. Borrowed, valid until the next call. */
 const struct dataset *batches_at(struct batches *batches, int64_t step);
 
 /* Local. Columns that a step processes (for work space), and whether every step sees all samples. */

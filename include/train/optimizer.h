@@ -18,7 +18,8 @@ void optimizer_destroy(struct optimizer **optimizer);
 /* Local. Updates the trainable parameters of the model with learning rate lr times each layer's multiplier. */
 void optimizer_step(struct optimizer *optimizer, struct model *model, const struct params *gradient, double lr);
 
-/* Local. The state's arrays, params of the model's layout (borrowed), for checkpoints and byte counts; the number of them. */
+/* Local. The state's arrays, params of the model's layout (borrowed), for checkpoints and byte counts; the number of
+ * them. */
 int optimizer_state(const struct optimizer *optimizer, struct params **state, const char **name);
 
 #endif

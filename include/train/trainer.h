@@ -14,8 +14,8 @@ struct trainer;
 struct trainer *trainer_create(const struct grid *grid, const struct spec *spec, struct problems *problems);
 void trainer_destroy(struct trainer **trainer);
 
-/* Collective on the grid. Trains, measures and writes metrics.h5 and snapshots into the run directory. Returns the exit code
- * (EXIT_DONE, EXIT_DIVERGED, EXIT_ENVIRONMENT). */
+/* Collective on the grid. Trains, measures and writes metrics.h5 and snapshots into the run directory. Returns the exit
+ * code (EXIT_DONE, EXIT_DIVERGED, EXIT_ENVIRONMENT). */
 int trainer_run(struct trainer *trainer, const struct rundir *rundir, struct problems *problems);
 
 #endif

@@ -130,8 +130,7 @@ int run_command(int argc, char **argv)
     char *text = problems.count ? NULL : read_input(comm, arguments.input, &length, &problems);
     struct spec *spec = NULL;
     struct grid *grid = NULL;
-    if (text)
-        spec = spec_read(text, (size_t)length, arguments.input, arguments.nsets, arguments.sets, &problems);
+    if (text) spec = spec_read(text, (size_t)length, arguments.input, arguments.nsets, arguments.sets, &problems);
     if (spec) grid = layout_create(comm, spec, &problems);
     if (grid) {
         krylov_start(comm);

@@ -17,15 +17,15 @@ static enum width kernel_width(const char *core)
         const char *core;
         enum width width;
     } known[] = {
-        {"Prescott", WIDTH_OLD},     {"Generic", WIDTH_OLD},      {"Core2", WIDTH_OLD},
-        {"Penryn", WIDTH_OLD},       {"Dunnington", WIDTH_OLD},   {"Nehalem", WIDTH_OLD},
-        {"Atom", WIDTH_OLD},         {"Katmai", WIDTH_OLD},       {"Coppermine", WIDTH_OLD},
-        {"Northwood", WIDTH_OLD},    {"Banias", WIDTH_OLD},       {"Athlon", WIDTH_OLD},
-        {"Opteron", WIDTH_OLD},      {"Opteron_SSE3", WIDTH_OLD}, {"Barcelona", WIDTH_OLD},
-        {"Nano", WIDTH_OLD},         {"Bobcat", WIDTH_OLD},       {"Sandybridge", WIDTH_AVX},
-        {"Bulldozer", WIDTH_AVX},    {"Piledriver", WIDTH_AVX},   {"Steamroller", WIDTH_AVX},
-        {"Excavator", WIDTH_AVX2},   {"Haswell", WIDTH_AVX2},     {"Zen", WIDTH_AVX2},
-        {"SkylakeX", WIDTH_AVX512},  {"Cooperlake", WIDTH_AVX512}, {"SapphireRapids", WIDTH_AVX512},
+        {"Prescott", WIDTH_OLD},    {"Generic", WIDTH_OLD},       {"Core2", WIDTH_OLD},
+        {"Penryn", WIDTH_OLD},      {"Dunnington", WIDTH_OLD},    {"Nehalem", WIDTH_OLD},
+        {"Atom", WIDTH_OLD},        {"Katmai", WIDTH_OLD},        {"Coppermine", WIDTH_OLD},
+        {"Northwood", WIDTH_OLD},   {"Banias", WIDTH_OLD},        {"Athlon", WIDTH_OLD},
+        {"Opteron", WIDTH_OLD},     {"Opteron_SSE3", WIDTH_OLD},  {"Barcelona", WIDTH_OLD},
+        {"Nano", WIDTH_OLD},        {"Bobcat", WIDTH_OLD},        {"Sandybridge", WIDTH_AVX},
+        {"Bulldozer", WIDTH_AVX},   {"Piledriver", WIDTH_AVX},    {"Steamroller", WIDTH_AVX},
+        {"Excavator", WIDTH_AVX2},  {"Haswell", WIDTH_AVX2},      {"Zen", WIDTH_AVX2},
+        {"SkylakeX", WIDTH_AVX512}, {"Cooperlake", WIDTH_AVX512}, {"SapphireRapids", WIDTH_AVX512},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcasecmp(core, known[i].core) == 0) return known[i].width;

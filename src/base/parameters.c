@@ -5,15 +5,15 @@
 #include <float.h>
 #include <math.h>
 
-#define ANY       -DBL_MAX, DBL_MAX, false
-#define AT_LEAST(a)     (a), DBL_MAX, false
-#define ABOVE(a)        (a), DBL_MAX, true
-#define BETWEEN(a, b)   (a), (b), false
-#define NO_BOUNDS 0, 0, false
-#define ONE       false
-#define LIST      true
-#define PHYSICS   false
-#define CONTROL   true
+#define ANY              -DBL_MAX, DBL_MAX, false
+#define AT_LEAST(a)      (a), DBL_MAX, false
+#define ABOVE(a)         (a), DBL_MAX, true
+#define BETWEEN(a, b)    (a), (b), false
+#define NO_BOUNDS        0, 0, false
+#define ONE              false
+#define LIST             true
+#define PHYSICS          false
+#define CONTROL          true
 #define ACTIVATION_WORDS "linear|relu|leaky_relu|tanh|elu|gelu|silu"
 
 /* clang-format off */

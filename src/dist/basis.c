@@ -66,7 +66,7 @@ static void inner(MPI_Comm comm, int n, int ka, const double *A, int kb, const d
 void basis_overlap(const struct basis *U, const struct basis *V, double *overlap)
 {
     ensure(U->n == V->n);
-    double *whole = NEW(double, U->n *U->k), *mine = NEW(double, (int64_t)V->nloc *U->k);
+    double *whole = NEW(double, U->n * U->k), *mine = NEW(double, (int64_t)V->nloc * U->k);
     for (int j = 0; j < U->k; j++)
         for (int i = 0; i < U->nloc; i++) whole[U->global[i] + j * U->n] = U->local[i + (int64_t)j * U->nloc];
     MPI_Allreduce(MPI_IN_PLACE, whole, to_int(U->n * U->k), MPI_DOUBLE, MPI_SUM, U->comm);

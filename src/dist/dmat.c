@@ -108,8 +108,8 @@ void dmat_axpy(struct dmat *A, double a, const struct dmat *B)
 
 void dmat_set(struct dmat *A, double (*value)(int64_t ig, int64_t jg, const void *context), const void *context)
 {
-    EACH_COLUMN(A, jl) for (int il = 0; il < A->mloc; il++)
-        column(A, jl)[il] = value(dmat_row(A, il), dmat_col(A, jl), context);
+    EACH_COLUMN(A, jl)
+    for (int il = 0; il < A->mloc; il++) column(A, jl)[il] = value(dmat_row(A, il), dmat_col(A, jl), context);
 }
 
 double dmat_dot(const struct dmat *A, const struct dmat *B)
@@ -205,8 +205,8 @@ static void slab_exchange(const struct dmat *A, double *slab, bool to_slab)
     double *columns = NEW(double, rows *piece);
     for (int64_t j0 = 0; j0 < A->n; j0 += piece) {
         int width = (int)(j0 + piece < A->n ? piece : A->n - j0);
-        const int desc[9] = {1, A->grid->slab_context, to_int(A->m), width, to_int(height), width,
-                             0, 0, to_int(rows > 0 ? rows : 1)};
+        const int desc[9] = {1, A->grid->slab_context,      to_int(A->m), width, to_int(height), width, 0,
+                             0, to_int(rows > 0 ? rows : 1)};
         if (to_slab) {
             Cpdgemr2d(to_int(A->m), width, A->local, 1, to_int(j0 + 1), A->desc, columns, 1, 1, desc, A->grid->context);
             for (int64_t i = 0; i < rows; i++)

@@ -159,7 +159,7 @@ static void take(struct dmat *A, const double *whole)
 static void gathered_svd(const struct dmat *A, struct dmat *U, double *sigma, struct dmat *Vt)
 {
     const int64_t k = A->m < A->n ? A->m : A->n;
-    double *whole = NEW(double, A->m *A->n), *u = NEW(double, A->m *k), *vt = NEW(double, k *A->n);
+    double *whole = NEW(double, A->m * A->n), *u = NEW(double, A->m *k), *vt = NEW(double, k * A->n);
     dmat_gather(A, whole, -1);
     local_svd(to_int(A->m), to_int(A->n), whole, sigma, u, vt);
     take(U, u);

@@ -1,12 +1,14 @@
 /* gemm: distributed products (declared in dmat.h).
  *
- * The `panel` route keeps the larger work local: panels of one operand (on a two-dimensional grid: of both) are gathered
- * along process rows or columns, multiplied by one local DGEMM, and where the inner index is distributed the partial products
- * are exchanged and added in rank order, so that the result has the same bits on every run. Memory is bounded by the panel.
+ * The `panel` route keeps the larger work local: panels of one operand (on a two-dimensional grid: of both) are
+ * gathered along process rows or columns, multiplied by one local DGEMM, and where the inner index is distributed the
+ * partial products are exchanged and added in rank order, so that the result has the same bits on every run. Memory is
+ * bounded by the panel.
  *
  *     N,N   C_ij = Σ_k A_ik B_kj    panels of k: columns of A gathered along the process row, rows of B down the column
  *     T,N   C_ij = Σ_p A_p:ᵀ B_pj   panels of rows of C: columns of A gathered along the row; sums over process rows
- *     N,T   C_ij = Σ_q A_iq B_:qᵀ   panels of columns of C: rows of B gathered down the column; sums over process columns
+ *     N,T   C_ij = Σ_q A_iq B_:qᵀ   panels of columns of C: rows of B gathered down the column; sums over process
+ * columns
  */
 #include "base/error.h"
 #include "base/memory.h"
@@ -116,8 +118,7 @@ static struct panel gather_columns(const struct dmat *A, int64_t k0, int64_t k1,
 
 static void copy_rows(const double *from, int64_t ld_from, double *to, int64_t ld_to, int rows, int cols)
 {
-    for (int j = 0; j < cols; j++)
-        memcpy(to + j * ld_to, from + j * ld_from, (size_t)rows * sizeof(double));
+    for (int j = 0; j < cols; j++) memcpy(to + j * ld_to, from + j * ld_from, (size_t)rows * sizeof(double));
 }
 
 static struct panel gather_rows(const struct dmat *B, int64_t k0, int64_t k1, int slot)

@@ -142,8 +142,6 @@ static hid_t creation(struct h5 *file, hid_t class)
     bool ok = list >= 0 && H5Pset_obj_track_times(list, false) >= 0;
     if (class != H5P_DATASET_CREATE)
         ok = ok && H5Pset_link_creation_order(list, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED) >= 0;
-    else
-        ok = ok && H5Pset_fill_time(list, H5D_FILL_TIME_NEVER) >= 0; /* or everything is written twice */
     h5_check(file, ok, "prepare", "creation");
     return list;
 }
@@ -331,7 +329,10 @@ static hid_t create_dataset(struct h5 *file, const char *path, hid_t type, int n
     for (int i = 0; i < ndims; i++) shape[i] = (hsize_t)sizes[i];
     hid_t space = ndims ? H5Screate_simple(ndims, shape, NULL) : H5Screate(H5S_SCALAR);
     hid_t create = creation(file, H5P_DATASET_CREATE);
-    h5_check(file, H5Pset_alloc_time(create, when) >= 0, "prepare", "creation");
+    /* Space that is reserved early is a matrix's: filling it would write everything twice. What is never written (a
+     * scale without values) must read as zeros. */
+    const H5D_fill_time_t fill = when == H5D_ALLOC_TIME_EARLY ? H5D_FILL_TIME_NEVER : H5D_FILL_TIME_IFSET;
+    h5_check(file, H5Pset_alloc_time(create, when) >= 0 && H5Pset_fill_time(create, fill) >= 0, "prepare", "creation");
     hid_t dataset = H5Dcreate2(file->id, path, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
     h5_check(file, dataset >= 0, "create dataset", path);
     h5_close(file, create);

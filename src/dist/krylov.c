@@ -55,8 +55,8 @@ struct triplets *triplets_create(const struct linop *A, int k)
     T->nloc = A->nloc;
     T->sigma = NEW(double, k);
     T->residual = NEW(double, k);
-    T->left = NEW(double, (int64_t)k *A->mloc);
-    T->right = NEW(double, (int64_t)k *A->nloc);
+    T->left = NEW(double, (int64_t)k * A->mloc);
+    T->right = NEW(double, (int64_t)k * A->nloc);
     T->row = NEW(int64_t, A->mloc);
     T->col = NEW(int64_t, A->nloc);
     for (int i = 0; i < A->mloc; i++) T->row[i] = A->row_index(A, i);
@@ -125,8 +125,8 @@ static Vec vector_over(const struct linop *A, bool rows, double *local)
     return v;
 }
 
-/* Start in the space of right vectors: random by global index; on a warm start the sum of the old vectors with a small random part,
- * because Krylov iteration takes one vector only. */
+/* Start in the space of right vectors: random by global index; on a warm start the sum of the old vectors with a small
+ * random part, because Krylov iteration takes one vector only. */
 static void start_vector(const struct linop *A, const struct krylov_options *options, const struct triplets *T,
                          double *x)
 {
@@ -137,7 +137,8 @@ static void start_vector(const struct linop *A, const struct krylov_options *opt
         share = 1e-6;
     }
     for (int j = 0; j < A->nloc; j++)
-        x[j] += share * random_normal(options->seed, options->stream, (uint64_t)A->col_index(A, j)) / sqrt((double)A->n);
+        x[j] +=
+            share * random_normal(options->seed, options->stream, (uint64_t)A->col_index(A, j)) / sqrt((double)A->n);
 }
 
 /* Measured residuals, with two products a triplet. */

@@ -14,10 +14,10 @@ static int split(int n, int p, int procs)
 }
 
 struct matrix_context {
-    const struct dmat *A;            /* borrowed */
-    int *col_count, *col_at;         /* [nprow] pieces of my local columns over the process column; owned */
-    int *row_count, *row_at;         /* [npcol] pieces of my local rows over the process row; owned */
-    double *x, *y;                   /* [A->nloc], [A->mloc] vectors of the whole process column and row; owned */
+    const struct dmat *A;    /* borrowed */
+    int *col_count, *col_at; /* [nprow] pieces of my local columns over the process column; owned */
+    int *row_count, *row_at; /* [npcol] pieces of my local rows over the process row; owned */
+    double *x, *y;           /* [A->nloc], [A->mloc] vectors of the whole process column and row; owned */
 };
 
 static void pieces(int n, int procs, int **count, int **at)
@@ -38,8 +38,7 @@ static void matrix_apply(const struct linop *L, const double *x, double *y)
     const double unit = 1, zero = 0;
     MPI_Allgatherv(x, L->nloc, MPI_DOUBLE, c->x, c->col_count, c->col_at, MPI_DOUBLE, A->grid->col_comm);
     memset(c->y, 0, (size_t)A->mloc * sizeof(double));
-    if (A->mloc && A->nloc)
-        dgemv_("N", &A->mloc, &A->nloc, &unit, A->local, &A->lld, c->x, &step, &zero, c->y, &step);
+    if (A->mloc && A->nloc) dgemv_("N", &A->mloc, &A->nloc, &unit, A->local, &A->lld, c->x, &step, &zero, c->y, &step);
     MPI_Reduce_scatter(c->y, y, c->row_count, MPI_DOUBLE, MPI_SUM, A->grid->row_comm);
 }
 
@@ -51,8 +50,7 @@ static void matrix_apply_adjoint(const struct linop *L, const double *y, double 
     const double unit = 1, zero = 0;
     MPI_Allgatherv(y, L->mloc, MPI_DOUBLE, c->y, c->row_count, c->row_at, MPI_DOUBLE, A->grid->row_comm);
     memset(c->x, 0, (size_t)A->nloc * sizeof(double));
-    if (A->mloc && A->nloc)
-        dgemv_("T", &A->mloc, &A->nloc, &unit, A->local, &A->lld, c->y, &step, &zero, c->x, &step);
+    if (A->mloc && A->nloc) dgemv_("T", &A->mloc, &A->nloc, &unit, A->local, &A->lld, c->y, &step, &zero, c->x, &step);
     MPI_Reduce_scatter(c->x, x, c->col_count, MPI_DOUBLE, MPI_SUM, A->grid->col_comm);
 }
 
@@ -106,16 +104,16 @@ struct linop *linop_of_matrix(const struct dmat *A)
 /* Between two factors a vector goes from the row layout of one to the column layout of the next: it is gathered whole
  * (a vector is small beside a matrix) and each rank takes what it owns. */
 struct seam {
-    int *count, *at;   /* [size] entries by rank; owned */
-    int64_t *index;    /* [n] global index of every entry in rank order; owned */
+    int *count, *at;       /* [size] entries by rank; owned */
+    int64_t *index;        /* [n] global index of every entry in rank order; owned */
     double *dealt, *whole; /* [n], owned */
 };
 
 struct product_context {
     int count;
-    struct linop **factor;   /* [count], owned */
-    struct seam *down, *up;  /* [count] down[i]: y of factor i by global index; up[i]: x of factor i; owned */
-    double **piece;          /* [count] work vectors of max(mloc, nloc) of factor i; owned */
+    struct linop **factor;  /* [count], owned */
+    struct seam *down, *up; /* [count] down[i]: y of factor i by global index; up[i]: x of factor i; owned */
+    double **piece;         /* [count] work vectors of max(mloc, nloc) of factor i; owned */
 };
 
 static struct seam seam_create(const struct linop *L, bool rows)

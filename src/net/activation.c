@@ -5,8 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-/* glibc has vector forms of these functions (libmvec, at most 4 ulp); its headers offer them only under -ffast-math, so they
- * are declared here. The loops below are compiled for several instruction sets, chosen when the program starts. */
+/* glibc has vector forms of these functions (libmvec, at most 4 ulp); its headers offer them only under -ffast-math, so
+ * they are declared here. The loops below are compiled for several instruction sets, chosen when the program starts. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__) && __GLIBC_PREREQ(2, 35)
 #define VECTOR __attribute__((simd("notinbranch")))
 VECTOR double exp(double);

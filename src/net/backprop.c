@@ -11,11 +11,11 @@
 struct backprop {
     const struct model *model; /* borrowed */
     struct loss loss;
-    int64_t chunk;             /* columns */
-    int depth;                 /* L */
-    struct dmat **a;           /* [L + 1] a[l] is n_l × chunk, a[0] = NULL; owned */
-    struct dmat **d;           /* [L + 1] z_l, then φ′(z_l), then D_l; NULL where D_l = E_l; owned */
-    double *bias;              /* [largest local height]; owned */
+    int64_t chunk;   /* columns */
+    int depth;       /* L */
+    struct dmat **a; /* [L + 1] a[l] is n_l × chunk, a[0] = NULL; owned */
+    struct dmat **d; /* [L + 1] z_l, then φ′(z_l), then D_l; NULL where D_l = E_l; owned */
+    double *bias;    /* [largest local height]; owned */
 };
 
 /* Views of the first columns of everything, for one chunk of data. */

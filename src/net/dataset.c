@@ -155,7 +155,8 @@ struct data *data_create(const struct grid *grid, const struct spec *spec, struc
     data->train = load(grid, spec, true, problems);
     if (problems_none(problems, grid->comm) && wants_test(grid, spec)) {
         data->test = load(grid, spec, false, problems);
-        if (data->test && (data->test->features != data->train->features || data->test->outputs != data->train->outputs))
+        if (data->test &&
+            (data->test->features != data->train->features || data->test->outputs != data->train->outputs))
             problems_add(problems, EXIT_INPUT,
                          "training and test samples differ in size: %lld and %lld features, %lld and %lld outputs",
                          (long long)data->train->features, (long long)data->test->features,

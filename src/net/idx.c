@@ -47,8 +47,9 @@ static gzFile open_idx(const struct spec *spec, const char *path, uint32_t magic
     if (!file) {
         problems_add(problems, shipped && errno == ENOENT ? EXIT_ENVIRONMENT : EXIT_INPUT, "%s: %s%s", path,
                      strerror(errno ? errno : ENOMEM),
-                     shipped ? " (the images come with Debian's package dataset-fashion-mnist; data.path names the folder)"
-                             : "");
+                     shipped
+                         ? " (the images come with Debian's package dataset-fashion-mnist; data.path names the folder)"
+                         : "");
         return NULL;
     }
     gzbuffer(file, 1 << 17);

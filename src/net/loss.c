@@ -95,8 +95,7 @@ static void column_peaks(const struct dmat *A, struct peak *peak)
         for (int i = 0; i < A->mloc; i++)
             if (column(A, j)[i] > peak[j].value) peak[j] = (struct peak){column(A, j)[i], (int)dmat_row(A, i)};
     }
-    if (A->grid->nprow > 1)
-        MPI_Allreduce(MPI_IN_PLACE, peak, A->nloc, MPI_DOUBLE_INT, MPI_MAXLOC, A->grid->col_comm);
+    if (A->grid->nprow > 1) MPI_Allreduce(MPI_IN_PLACE, peak, A->nloc, MPI_DOUBLE_INT, MPI_MAXLOC, A->grid->col_comm);
 }
 
 double loss_value(const struct loss *loss, double scale, const struct dmat *F, const struct dmat *Y, double *correct)

@@ -39,8 +39,8 @@ int model_widths(const struct spec *spec, int64_t features, int64_t outputs, int
 static void make_pairs(struct model *model, const struct spec *spec, struct problems *problems)
 {
     if (model->depth % 2)
-        spec_problem(spec, problems, "model.residual", "pairs need an even depth (first layer, pairs, last layer), not %d",
-                     model->depth);
+        spec_problem(spec, problems, "model.residual",
+                     "pairs need an even depth (first layer, pairs, last layer), not %d", model->depth);
     for (int l = 1; l <= model->depth; l++) {
         struct layer *layer = &model->layer[l - 1];
         const bool inner = l > 1 && l < model->depth, second = inner && l % 2 == 1;
@@ -48,8 +48,8 @@ static void make_pairs(struct model *model, const struct spec *spec, struct prob
         if (!second) continue;
         layer->skip = l - 2;
         if (model->width[l] != model->width[l - 2])
-            spec_problem(spec, problems, "model.residual", "pairs need equal widths n_%d and n_%d, not %lld and %lld", l - 2, l,
-                         (long long)model->width[l - 2], (long long)model->width[l]);
+            spec_problem(spec, problems, "model.residual", "pairs need equal widths n_%d and n_%d, not %lld and %lld",
+                         l - 2, l, (long long)model->width[l - 2], (long long)model->width[l]);
     }
 }
 
@@ -86,18 +86,19 @@ static void set_layers(struct model *model, const struct spec *spec, struct prob
 {
     const int64_t head = spec_int(spec, "model.linear_head");
     if (head > model->depth)
-        spec_problem(spec, problems, "model.linear_head", "is %lld, but the depth is %d", (long long)head, model->depth);
+        spec_problem(spec, problems, "model.linear_head", "is %lld, but the depth is %d", (long long)head,
+                     model->depth);
     if (head > 0 && spec_is(spec, "model.residual", "pairs"))
         spec_problem(spec, problems, "model.linear_head", "has no meaning with model.residual: pairs");
     for (int l = 1; l <= model->depth; l++)
-        model->layer[l - 1] = (struct layer){
-            .n_in = model->width[l - 1],
-            .n_out = model->width[l],
-            .activation = l <= model->depth - (head > 1 ? head : 1) ? activation_of(spec_text(spec, "model.activation"))
-                                                                    : ACTIVATION_LINEAR,
-            .bias = spec_bool(spec, "model.bias"),
-            .skip = -1,
-            .scale = 1};
+        model->layer[l - 1] = (struct layer){.n_in = model->width[l - 1],
+                                             .n_out = model->width[l],
+                                             .activation = l <= model->depth - (head > 1 ? head : 1)
+                                                               ? activation_of(spec_text(spec, "model.activation"))
+                                                               : ACTIVATION_LINEAR,
+                                             .bias = spec_bool(spec, "model.bias"),
+                                             .skip = -1,
+                                             .scale = 1};
     if (spec_is(spec, "model.residual", "pairs")) make_pairs(model, spec, problems);
     if (spec_is(spec, "model.residual", "scaled")) make_scaled(model);
     set_trainable(model, spec, problems);

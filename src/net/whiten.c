@@ -37,7 +37,8 @@ void whiten_apply(struct data *data, double floor)
 {
     struct dmat *X = data->train->X;
     const int64_t d = X->m, k = d < X->n ? d : X->n;
-    struct dmat *U = dmat_create(X->grid, d, k), *Vt = dmat_create(X->grid, k, X->n), *scaled = dmat_create(X->grid, d, k);
+    struct dmat *U = dmat_create(X->grid, d, k), *Vt = dmat_create(X->grid, k, X->n),
+                *scaled = dmat_create(X->grid, d, k);
     double *sigma = NEW(double, k);
     factor_svd(X, U, sigma, Vt);
     const int64_t kept = keep(sigma, k, floor);

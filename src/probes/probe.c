@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* All kinds of probe. To add one: write src/probes/NAME.c with its table, list it here, add its keys to parameters.c. */
+/* All kinds of probe. To add one: write src/probes/NAME.c with its table, list it here, add its keys to parameters.c.
+ */
 extern const struct probe_kind probe_spectrum, probe_subspace;
 static const struct probe_kind *const kinds[] = {&probe_spectrum, &probe_subspace};
 

@@ -14,10 +14,10 @@ extern const struct probe_kind probe_spectrum;
 struct spectrum {
     enum probe_of of;
     bool full;
-    int depth;   /* of the network */
-    int count;   /* matrices: depth, or 1 for the product */
-    int width;   /* largest number of singular values of a matrix that are measured */
-    int *rank;   /* [count] number that is measured of each; owned */
+    int depth;      /* of the network */
+    int count;      /* matrices: depth, or 1 for the product */
+    int width;      /* largest number of singular values of a matrix that are measured */
+    int *rank;      /* [count] number that is measured of each; owned */
     int64_t *least; /* [count] min(m, n); owned */
     double tolerance;
     int64_t max_products;
@@ -35,28 +35,56 @@ static void declare(struct spectrum *s, struct probe *probe, struct record *reco
     record_group_text(g, "kind", "spectrum");
     record_dimension(g, "layer", s->count, s->of == PROBE_OF_PRODUCT ? "end-to-end product" : "layer, 1 is the first");
     record_dimension(g, "index", s->width, "singular value, 1 is the largest");
-    s->q_value = record_quantity(g, &(struct quantity){.name = "singular_value", .units = "1", .long_name = "singular value",
-                                                       .formula = "sigma_i(W_l)", .dims = {"layer", "index"}});
-    s->q_converged = record_quantity(g, &(struct quantity){.name = "converged", .units = "1", .integer = true,
+    s->q_value = record_quantity(g, &(struct quantity){.name = "singular_value",
+                                                       .units = "1",
+                                                       .long_name = "singular value",
+                                                       .formula = "sigma_i(W_l)",
+                                                       .dims = {"layer", "index"}});
+    s->q_converged = record_quantity(g, &(struct quantity){.name = "converged",
+                                                           .units = "1",
+                                                           .integer = true,
                                                            .long_name = "leading singular values that are converged",
                                                            .dims = {"layer"}});
-    s->q_norm = record_quantity(g, &(struct quantity){.name = "frobenius_norm", .units = "1", .long_name = "Frobenius norm",
-                                                      .formula = "sqrt(sum_ij W_ij^2)", .dims = {"layer"}});
-    s->q_stable = record_quantity(g, &(struct quantity){.name = "stable_rank", .units = "1", .long_name = "stable rank",
-                                                        .formula = "|W|_F^2 / sigma_1^2", .dims = {"layer"}});
-    s->q_effective = record_quantity(g, &(struct quantity){
-        .name = "effective_rank", .units = "1", .long_name = "effective rank",
-        .formula = "exp(-sum_i p_i log p_i), p_i = sigma_i / sum_j sigma_j; NaN unless all singular values are measured",
-        .reference = "Roy and Vetterli, EUSIPCO 2007", .dims = {"layer"}});
-    s->q_numerical = record_quantity(g, &(struct quantity){
-        .name = "numerical_rank", .units = "1", .long_name = "numerical rank",
-        .formula = "smallest k with sum_{i<=k} sigma_i >= 0.95 sum_i sigma_i; NaN unless all singular values are measured",
-        .reference = "arXiv 2306.01154", .dims = {"layer"}});
+    s->q_norm = record_quantity(g, &(struct quantity){.name = "frobenius_norm",
+                                                      .units = "1",
+                                                      .long_name = "Frobenius norm",
+                                                      .formula = "sqrt(sum_ij W_ij^2)",
+                                                      .dims = {"layer"}});
+    s->q_stable = record_quantity(g, &(struct quantity){.name = "stable_rank",
+                                                        .units = "1",
+                                                        .long_name = "stable rank",
+                                                        .formula = "|W|_F^2 / sigma_1^2",
+                                                        .dims = {"layer"}});
+    s->q_effective = record_quantity(
+        g,
+        &(struct quantity){
+            .name = "effective_rank",
+            .units = "1",
+            .long_name = "effective rank",
+            .formula =
+                "exp(-sum_i p_i log p_i), p_i = sigma_i / sum_j sigma_j; NaN unless all singular values are measured",
+            .reference = "Roy and Vetterli, EUSIPCO 2007",
+            .dims = {"layer"}});
+    s->q_numerical = record_quantity(
+        g,
+        &(struct quantity){
+            .name = "numerical_rank",
+            .units = "1",
+            .long_name = "numerical rank",
+            .formula =
+                "smallest k with sum_{i<=k} sigma_i >= 0.95 sum_i sigma_i; NaN unless all singular values are measured",
+            .reference = "arXiv 2306.01154",
+            .dims = {"layer"}});
     if (s->full) return;
-    s->q_residual = record_quantity(g, &(struct quantity){
-        .name = "residual", .units = "1", .long_name = "residual of the singular triplet, relative to sigma_1",
-        .formula = "sqrt(|W v - sigma u|^2 + |W^T u - sigma v|^2) / sigma_1", .dims = {"layer", "index"}});
-    s->q_products = record_quantity(g, &(struct quantity){.name = "products", .units = "1", .integer = true,
+    s->q_residual =
+        record_quantity(g, &(struct quantity){.name = "residual",
+                                              .units = "1",
+                                              .long_name = "residual of the singular triplet, relative to sigma_1",
+                                              .formula = "sqrt(|W v - sigma u|^2 + |W^T u - sigma v|^2) / sigma_1",
+                                              .dims = {"layer", "index"}});
+    s->q_products = record_quantity(g, &(struct quantity){.name = "products",
+                                                          .units = "1",
+                                                          .integer = true,
                                                           .long_name = "products with the matrix or its transpose",
                                                           .dims = {"layer"}});
 }
@@ -88,10 +116,11 @@ static void create(struct probe *probe, const struct spec *spec, const struct mo
                      (long long)asked, (long long)largest);
     for (int k = 0; k < s->count; k++) s->rank[k] = to_int(asked < s->least[k] ? asked : s->least[k]);
     if (s->full && s->of == PROBE_OF_PRODUCT)
-        spec_problem(spec, problems, KEY("rank"), "the product is never formed: give a number (at most %lld)", (long long)largest);
+        spec_problem(spec, problems, KEY("rank"), "the product is never formed: give a number (at most %lld)",
+                     (long long)largest);
 #undef KEY
     s->width = to_int(asked < largest ? asked : largest);
-    s->sigma = NEW(double, (int64_t)s->count *s->width);
+    s->sigma = NEW(double, (int64_t)s->count * s->width);
     probe->needs_previous = s->of == PROBE_OF_UPDATE;
     declare(s, probe, record);
 }

@@ -18,19 +18,19 @@ enum flag { FLAG_FINE, FLAG_NO_REFERENCE, FLAG_NO_GAP, FLAG_NOT_CONVERGED };
 
 /* What is followed of one layer. */
 struct follow {
-    int rank;               /* k, at most min(m, n) */
-    struct triplets *now;   /* k + 1 triplets if the matrix has so many, for the gap; owned, NULL before the first */
-    double *left, *right;   /* the reference: [mloc × k], [nloc × k]; owned, NULL before there is one */
-    enum flag flag;         /* of the last measurement */
+    int rank;             /* k, at most min(m, n) */
+    struct triplets *now; /* k + 1 triplets if the matrix has so many, for the gap; owned, NULL before the first */
+    double *left, *right; /* the reference: [mloc × k], [nloc × k]; owned, NULL before there is one */
+    enum flag flag;       /* of the last measurement */
 };
 
 struct subspace {
     enum probe_of of;
-    int depth, rank;       /* L, and the k asked for */
-    int64_t reference;     /* step */
+    int depth, rank;   /* L, and the k asked for */
+    int64_t reference; /* step */
     double tolerance;
     int64_t max_products;
-    struct follow *layer;  /* [depth], owned */
+    struct follow *layer;                            /* [depth], owned */
     int q_left, q_right, q_alignment, q_gap, q_flag; /* in the record */
 };
 
@@ -45,26 +45,40 @@ static void declare(struct subspace *s, struct probe *probe, struct record *reco
     record_group_text(g, "kind", "subspace");
     record_dimension(g, "layer", s->depth, "layer, 1 is the first");
     record_dimension(g, "index", s->rank, "principal angle, 1 is the smallest");
-    s->q_left = record_quantity(g, &(struct quantity){
-        .name = "angle_left", .units = "rad", .long_name = "principal angles of the left singular subspace to the reference",
-        .reference = "Bjorck and Golub, Math. Comp. 27 (1973)", .dims = {"layer", "index"}});
-    s->q_right = record_quantity(g, &(struct quantity){
-        .name = "angle_right", .units = "rad", .long_name = "principal angles of the right singular subspace to the reference",
-        .reference = "Bjorck and Golub, Math. Comp. 27 (1973)", .dims = {"layer", "index"}});
-    s->q_gap = record_quantity(g, &(struct quantity){
-        .name = "gap", .units = "1", .long_name = "relative gap below the subspace",
-        .formula = "(sigma_k - sigma_{k+1}) / sigma_k", .dims = {"layer"}});
-    s->q_flag = record_quantity(g, &(struct quantity){
-        .name = "flag", .units = "1", .integer = true,
-        .long_name = "0 fine, 1 no reference yet, 2 the gap is closed: the subspace is not defined, 3 not converged",
-        .dims = {"layer"}});
+    s->q_left = record_quantity(
+        g, &(struct quantity){.name = "angle_left",
+                              .units = "rad",
+                              .long_name = "principal angles of the left singular subspace to the reference",
+                              .reference = "Bjorck and Golub, Math. Comp. 27 (1973)",
+                              .dims = {"layer", "index"}});
+    s->q_right = record_quantity(
+        g, &(struct quantity){.name = "angle_right",
+                              .units = "rad",
+                              .long_name = "principal angles of the right singular subspace to the reference",
+                              .reference = "Bjorck and Golub, Math. Comp. 27 (1973)",
+                              .dims = {"layer", "index"}});
+    s->q_gap = record_quantity(g, &(struct quantity){.name = "gap",
+                                                     .units = "1",
+                                                     .long_name = "relative gap below the subspace",
+                                                     .formula = "(sigma_k - sigma_{k+1}) / sigma_k",
+                                                     .dims = {"layer"}});
+    s->q_flag = record_quantity(
+        g, &(struct quantity){
+               .name = "flag",
+               .units = "1",
+               .integer = true,
+               .long_name =
+                   "0 fine, 1 no reference yet, 2 the gap is closed: the subspace is not defined, 3 not converged",
+               .dims = {"layer"}});
     if (s->depth < 2) return;
     record_dimension(g, "interface", s->depth - 1, "between layers l and l + 1");
     record_dimension(g, "left_index", s->rank, "left singular vector of layer l");
     record_dimension(g, "right_index", s->rank, "right singular vector of layer l + 1");
-    s->q_alignment = record_quantity(g, &(struct quantity){
-        .name = "alignment", .units = "1", .long_name = "alignment of neighbouring layers",
-        .formula = "|<u_i(W_l), v_j(W_{l+1})>|", .dims = {"interface", "left_index", "right_index"}});
+    s->q_alignment = record_quantity(g, &(struct quantity){.name = "alignment",
+                                                           .units = "1",
+                                                           .long_name = "alignment of neighbouring layers",
+                                                           .formula = "|<u_i(W_l), v_j(W_{l+1})>|",
+                                                           .dims = {"interface", "left_index", "right_index"}});
 }
 
 static void create(struct probe *probe, const struct spec *spec, const struct model *model, struct record *record,
@@ -141,9 +155,9 @@ static double find(struct probe *probe, const struct subspace *s, int l, const s
     linop_destroy(&L);
     const double *sigma = f->now->sigma, next = k < least ? sigma[k] : 0;
     const double gap = sigma[k - 1] > 0 ? (sigma[k - 1] - next) / sigma[k - 1] : 0;
-    f->flag = f->now->converged < f->now->rank                                       ? FLAG_NOT_CONVERGED
+    f->flag = f->now->converged < f->now->rank                                     ? FLAG_NOT_CONVERGED
               : gap * sigma[k - 1] <= GAP_OVER_TOLERANCE * s->tolerance * sigma[0] ? FLAG_NO_GAP
-                                                                                       : FLAG_FINE;
+                                                                                   : FLAG_FINE;
     return f->flag == FLAG_NOT_CONVERGED ? NAN : gap;
 }
 
@@ -180,7 +194,7 @@ static void measure_alignment(struct probe *probe, const struct subspace *s, int
 {
     const struct follow *below = &s->layer[l - 1], *above = &s->layer[l];
     if (!defined(below) || !defined(above)) return;
-    double *overlap = NEW(double, below->rank *above->rank);
+    double *overlap = NEW(double, below->rank * above->rank);
     const struct basis u = left_basis(below, comm, below->now->left), v = right_basis(above, comm, above->now->right);
     basis_overlap(&u, &v, overlap);
     for (int i = 0; i < below->rank; i++)

@@ -20,7 +20,8 @@ static void check(const struct dataset *train, const struct spec *spec, struct p
     if (!full && spec_is(spec, "train.optimizer", "gd"))
         spec_problem(spec, problems, "train.batch", "gd takes the full batch; use train.optimizer: sgd");
     if (full && spec_is(spec, "train.optimizer", "sgd"))
-        spec_problem(spec, problems, "train.batch", "missing: sgd needs a batch size (the full batch is train.optimizer: gd)");
+        spec_problem(spec, problems, "train.batch",
+                     "missing: sgd needs a batch size (the full batch is train.optimizer: gd)");
     if (!full && spec_int(spec, "train.batch") > train->samples)
         spec_problem(spec, problems, "train.batch", "is %lld, but there are only %lld training samples",
                      (long long)spec_int(spec, "train.batch"), (long long)train->samples);

@@ -10,7 +10,7 @@ enum rule { RULE_PLAIN, RULE_MOMENTUM, RULE_RMSPROP, RULE_ADAM };
 struct optimizer {
     enum rule rule;
     double weight_decay, momentum, beta1, beta2, epsilon;
-    int64_t steps;        /* updates made: for Adam's bias correction */
+    int64_t steps;         /* updates made: for Adam's bias correction */
     struct params *first;  /* v of momentum, m of Adam; owned, or NULL */
     struct params *second; /* v of RMSprop and Adam; owned, or NULL */
 };

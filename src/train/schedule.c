@@ -4,9 +4,11 @@
 
 static double cosine(const struct spec *spec, double lr, int64_t step)
 {
-    const double warmup = (double)spec_int(spec, "train.schedule.warmup"), final = spec_real(spec, "train.schedule.final");
-    const double length = spec_is(spec, "train.schedule.length", "steps") ? (double)spec_int(spec, "train.steps")
-                                                                          : (double)spec_int(spec, "train.schedule.length");
+    const double warmup = (double)spec_int(spec, "train.schedule.warmup"),
+                 final = spec_real(spec, "train.schedule.final");
+    const double length = spec_is(spec, "train.schedule.length", "steps")
+                              ? (double)spec_int(spec, "train.steps")
+                              : (double)spec_int(spec, "train.schedule.length");
     const double at = (double)step;
     if (at < warmup) return lr * (at + 1) / warmup;
     if (at >= length) return final;

@@ -46,8 +46,8 @@ int trainer_run(struct trainer *t, const struct rundir *rundir, struct problems 
         const bool last = diverged || t->step >= t->steps || t->loss < tolerance;
         if (diverged)
             problems_add(problems, EXIT_DIVERGED,
-                         "diverged: the loss is %g and the gradient norm %g at step %lld; try a smaller train.lr", t->loss,
-                         t->norm, (long long)t->step);
+                         "diverged: the loss is %g and the gradient norm %g at step %lld; try a smaller train.lr",
+                         t->loss, t->norm, (long long)t->step);
         observe_step(t, rundir, last, problems);
         if (last || problems->count) break;
         update(t);
