@@ -25,8 +25,9 @@ struct moment {
 /* Matrices that a probe may look at (its `of:`). */
 enum probe_of { PROBE_OF_WEIGHTS, PROBE_OF_GRADIENT, PROBE_OF_UPDATE, PROBE_OF_PRODUCT };
 
-/* Local. From the input's word. */
+/* Local. From the input's word, and back. */
 enum probe_of probe_of(const char *word);
+const char *probe_of_word(enum probe_of of);
 
 /* Collective on the grid. The matrix of layer l (1…L) at this moment, or NULL if there is none (an update before the
  * first step). *owned is set to what must be destroyed after use, or NULL. */

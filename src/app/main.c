@@ -11,6 +11,7 @@
 
 #include <mpi.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char usage[] =
@@ -31,7 +32,15 @@ static int command_keys(int argc, char **argv, bool root)
         fprintf(stderr, "eigentrain: keys takes at most one key\n");
         return EXIT_INPUT;
     }
-    return spec_keys(stdout, argc ? argv[0] : NULL) ? EXIT_DONE : EXIT_INPUT;
+    char *text = NULL;
+    size_t length = 0;
+    FILE *out = open_memstream(&text, &length);
+    ensure(out);
+    const bool found = spec_keys(out, argc ? argv[0] : NULL);
+    fclose(out);
+    fprintf(found ? stdout : stderr, "%s%s", found ? "" : "eigentrain: ", text);
+    free(text);
+    return found ? EXIT_DONE : EXIT_INPUT;
 }
 
 static int command_info(bool root)

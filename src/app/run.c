@@ -25,13 +25,30 @@ struct arguments {
 
 static const char *const options[] = {"--out", "--set", "--overwrite", "--quiet"};
 
+/* Says what is meant instead; returns whether the option that is meant takes the next word. */
+static bool refuse_option(const char *given, struct problems *problems)
+{
+    char *name = memory_text("%.*s", (int)strcspn(given, "="), given);
+    const char *near = spec_nearest(name, options, 4), *value = given + strlen(name);
+    const bool takes_value = near && (strcmp(near, "--out") == 0 || strcmp(near, "--set") == 0);
+    value += takes_value && *value;
+    if (near)
+        problems_add(problems, EXIT_INPUT, "there is no option %s (did you mean %s%s%s?)", given, near,
+                     takes_value && *value ? " " : "", takes_value ? value : "");
+    else
+        problems_add(problems, EXIT_INPUT, "there is no option %s (`eigentrain help` lists those there are)", given);
+    const bool takes_next = takes_value && !strchr(given, '=');
+    memory_free(name);
+    return takes_next;
+}
+
 static void parse(int argc, char **argv, struct arguments *a, struct problems *problems)
 {
     a->sets = NEW(char *, argc);
     for (int i = 0; i < argc; i++) {
         const bool takes_value = strcmp(argv[i], "--out") == 0 || strcmp(argv[i], "--set") == 0;
-        if (takes_value && i + 1 == argc)
-            problems_add(problems, EXIT_INPUT, "%s needs a value", argv[i]);
+        if (takes_value && (i + 1 == argc || !argv[i + 1][0]))
+            problems_add(problems, EXIT_INPUT, "%s needs a value", argv[i++]);
         else if (strcmp(argv[i], "--out") == 0)
             a->out = argv[++i];
         else if (strcmp(argv[i], "--set") == 0)
@@ -40,11 +57,9 @@ static void parse(int argc, char **argv, struct arguments *a, struct problems *p
             a->overwrite = true;
         else if (strcmp(argv[i], "--quiet") == 0)
             a->quiet = true;
-        else if (argv[i][0] == '-') {
-            const char *near = spec_nearest(argv[i], options, 4);
-            problems_add(problems, EXIT_INPUT, "there is no option %s%s%s%s", argv[i], near ? " (did you mean " : "",
-                         near ? near : "", near ? "?)" : "");
-        } else if (a->input)
+        else if (argv[i][0] == '-')
+            i += refuse_option(argv[i], problems);
+        else if (a->input)
             problems_add(problems, EXIT_INPUT, "one input file at a time, not both %s and %s", a->input, argv[i]);
         else
             a->input = argv[i];
@@ -95,6 +110,15 @@ static void say_start(const struct grid *grid, const struct spec *spec)
             spec_text(spec, "run.name"), grid->size, grid->size > 1 ? "s" : "", grid->nprow, grid->npcol, grid->block);
 }
 
+/* The name of the run is the name of a folder. */
+static bool check_name(const struct spec *spec, struct problems *problems)
+{
+    const char *name = spec_text(spec, "run.name");
+    if (name[0] && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0) return true;
+    spec_problem(spec, problems, "run.name", "'%s' cannot be the name of a folder: give a word without slashes", name);
+    return false;
+}
+
 /* Everything that can be wrong is found before the directory is made: a rejected input leaves nothing behind. */
 static int train(const struct grid *grid, const struct spec *spec, const struct arguments *a, const char *text,
                  size_t length, struct problems *problems)
@@ -131,7 +155,7 @@ int run_command(int argc, char **argv)
     struct spec *spec = NULL;
     struct grid *grid = NULL;
     if (text) spec = spec_read(text, (size_t)length, arguments.input, arguments.nsets, arguments.sets, &problems);
-    if (spec) grid = layout_create(comm, spec, &problems);
+    if (spec && check_name(spec, &problems)) grid = layout_create(comm, spec, &problems);
     if (grid) {
         krylov_start(comm);
         build_facts();

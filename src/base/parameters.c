@@ -84,7 +84,7 @@ const struct parameter parameter_table[] = {
     {"train.compress", PARAMETER_BOOL, ONE, "true", NO_BOUNDS, NULL, NULL, NULL, PHYSICS, "train a linear network with squared loss on the d × d factor R of X = R Q (same trajectory, fewer columns) where it applies"},
     {"train.steps", PARAMETER_INT, ONE, "100", AT_LEAST(0), NULL, NULL, "steps", CONTROL, "number of updates"},
     {"train.tolerance", PARAMETER_REAL, ONE, "0", AT_LEAST(0), NULL, NULL, "loss", PHYSICS, "stop when the training loss falls below; 0: never"},
-    {"train.evaluate_every", PARAMETER_INT, ONE, "auto", AT_LEAST(1), "auto", NULL, "steps", CONTROL, "steps between evaluations of accuracy and test loss; auto: a hundredth of the steps"},
+    {"train.evaluate_every", PARAMETER_INT, ONE, "auto", AT_LEAST(1), "auto", NULL, "steps", CONTROL, "steps between evaluations of accuracy and test loss; auto: a fiftieth of the steps"},
 
     {"probes[].kind", PARAMETER_CHOICE, ONE, NULL, NO_BOUNDS, "spectrum|subspace", NULL, NULL, PHYSICS, "what is measured"},
     {"probes[].name", PARAMETER_TEXT, ONE, "auto", NO_BOUNDS, NULL, NULL, NULL, PHYSICS, "its group in metrics.h5; auto: the kind, and what it is `of` unless that is weights"},

@@ -21,7 +21,7 @@
 enum { SLOT_PANEL, SLOT_PANEL_B, SLOT_EXCHANGE };
 
 /* Doubles in one panel: large enough for a DGEMM at full speed, small beside the operands. */
-static const int64_t PANEL_DOUBLES = (int64_t)1 << 20;
+static const int64_t PANEL_DOUBLES = (int64_t)1 << 18;
 static const int64_t PANEL_WIDTH = 256; /* at least */
 
 /* C ← a·op(A) op(B) + b·C on local arrays; empty results are left alone, an empty inner index scales C. */

@@ -4,6 +4,8 @@
 #include "base/memory.h"
 #include "dist/random.h"
 
+#include "fortran.h"
+
 #include <slepcsvd.h>
 
 #include <math.h>
@@ -77,25 +79,83 @@ void triplets_destroy(struct triplets **T)
     *T = NULL;
 }
 
-/* What PETSc's callbacks need to know of a solve. */
+/* A solve. Lanczos iteration finds one copy of a multiple singular value, at least until rounding brings in another, and
+ * stops where its space is exhausted. So the operator is solved again with all that was found projected out, from a new
+ * random vector, until nothing large is left:
+ *     A_found = (I − U Uᵀ) A (I − V Vᵀ) */
 struct solve {
     const struct linop *A;
+    const struct krylov_options *options;
+    struct triplets *T;
+    int found;       /* triplets in T so far, descending */
+    bool wide;       /* m < n: SLEPc is given Aᵀ, so that it iterates in the smaller space, from our start vector */
+    bool check;      /* all are found: the round only asks whether a larger one was missed */
+    double *x, *y;   /* [nloc], [mloc] work vectors; owned */
     int64_t products;
-    double largest; /* largest singular value seen by the convergence test */
+    double largest;  /* largest singular value seen by the convergence test */
+    double ritz;     /* the same of this round */
+    int basis;       /* vectors asked for in this round */
+    int held, seen;  /* of them converged before this cycle, and tested in it */
+    bool exhausted;  /* the Krylov space of this round had fewer vectors than that */
 };
 
-static PetscErrorCode shell_apply(Mat M, Vec x, Vec y, bool adjoint)
+/* Steps of a round that only looks for what was missed. */
+enum { CHECK_BASIS = 10 };
+
+/* Components along found vectors below this share of σ_1 are rounding errors. */
+static const double ROUNDING = 1e-14;
+
+/* x ← x − B Bᵀ x for `count` orthonormal vectors B. */
+static void project_out(MPI_Comm comm, int n, int count, const double *B, double *x)
 {
-    struct solve *solve;
+    const double unit = 1, zero = 0, minus = -1;
+    const int step = 1, ld = n > 0 ? n : 1;
+    if (count == 0) return;
+    double *along = NEW(double, count);
+    if (n > 0) dgemv_("T", &n, &count, &unit, B, &ld, x, &step, &zero, along, &step);
+    MPI_Allreduce(MPI_IN_PLACE, along, count, MPI_DOUBLE, MPI_SUM, comm);
+    if (n > 0) dgemv_("N", &n, &count, &minus, B, &ld, along, &step, &unit, x, &step);
+    memory_free(along);
+}
+
+static void project_side(const struct solve *s, bool left, double *x)
+{
+    project_out(s->A->comm, left ? s->A->mloc : s->A->nloc, s->found, left ? s->T->left : s->T->right, x);
+}
+
+static double norm(MPI_Comm comm, int n, const double *x)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += x[i] * x[i];
+    MPI_Allreduce(MPI_IN_PLACE, &sum, 1, MPI_DOUBLE, MPI_SUM, comm);
+    return sqrt(sum);
+}
+
+/* to ← A_found from, or its adjoint. */
+static void apply_rest(struct solve *s, bool adjoint, const double *from, double *to)
+{
+    double *copy = adjoint ? s->y : s->x;
+    if (s->found > 0) {
+        memcpy(copy, from, (size_t)(adjoint ? s->A->mloc : s->A->nloc) * sizeof *copy);
+        project_side(s, adjoint, copy);
+        from = copy;
+    }
+    (adjoint ? s->A->apply_adjoint : s->A->apply)(s->A, from, to);
+    project_side(s, !adjoint, to);
+    s->products++;
+}
+
+static PetscErrorCode shell_apply(Mat M, Vec x, Vec y, bool transpose)
+{
+    struct solve *s;
     const PetscScalar *from;
     PetscScalar *to;
-    must(MatShellGetContext(M, &solve));
+    must(MatShellGetContext(M, &s));
     must(VecGetArrayRead(x, &from));
     must(VecGetArrayWrite(y, &to));
-    (adjoint ? solve->A->apply_adjoint : solve->A->apply)(solve->A, from, to);
+    apply_rest(s, transpose != s->wide, from, to);
     must(VecRestoreArrayWrite(y, &to));
     must(VecRestoreArrayRead(x, &from));
-    solve->products++;
     return 0;
 }
 
@@ -112,9 +172,36 @@ static PetscErrorCode shell_mult_transpose(Mat M, Vec x, Vec y)
 /* Residual relative to the largest singular value: small ones need no more digits than the matrix has. */
 static PetscErrorCode converged(SVD svd, PetscReal sigma, PetscReal residual, PetscReal *error, void *context)
 {
-    struct solve *solve = context;
-    if (sigma > solve->largest) solve->largest = sigma;
-    *error = solve->largest > 0 ? residual / solve->largest : 0;
+    struct solve *s = context;
+    if (sigma > s->largest) s->largest = sigma;
+    if (sigma > s->ritz) s->ritz = sigma;
+    s->seen++;
+    *error = s->largest > 0 ? residual / s->largest : 0;
+    return 0;
+}
+
+/* A value above this belongs among the k largest. */
+static double missed_above(const struct solve *s)
+{
+    return s->T->sigma[s->T->rank - 1] + s->options->tolerance * s->largest;
+}
+
+/* SLEPc 3.18 goes on for ever from an exhausted space: that ends the round. (All vectors but those held are tested in each
+ * cycle.) */
+static PetscErrorCode stopping(SVD svd, PetscInt cycles, PetscInt most, PetscInt count, PetscInt wanted,
+                               SVDConvergedReason *reason, void *context)
+{
+    struct solve *s = context;
+    *reason = SVD_CONVERGED_ITERATING;
+    s->exhausted = s->held + s->seen < s->basis;
+    s->held = count;
+    s->seen = 0;
+    if (count >= wanted)
+        *reason = SVD_CONVERGED_TOL;
+    else if (s->exhausted || (s->check && s->ritz <= missed_above(s)))
+        *reason = SVD_CONVERGED_USER;
+    else if (s->products >= s->options->max_products || cycles >= most)
+        *reason = SVD_DIVERGED_ITS;
     return 0;
 }
 
@@ -125,24 +212,159 @@ static Vec vector_over(const struct linop *A, bool rows, double *local)
     return v;
 }
 
-/* Start in the space of right vectors: random by global index; on a warm start the sum of the old vectors with a small
- * random part, because Krylov iteration takes one vector only. */
-static void start_vector(const struct linop *A, const struct krylov_options *options, const struct triplets *T,
-                         double *x)
+/* Random by global index; every round and side has numbers of its own. Scaled to length about 1. */
+static void add_random(const struct solve *s, bool left, int round, double share, double *x)
 {
-    double share = 1;
-    if (T->filled) {
-        for (int i = 0; i < T->converged; i++)
-            for (int j = 0; j < A->nloc; j++) x[j] += T->right[j + (int64_t)i * A->nloc];
-        share = 1e-6;
+    const struct linop *A = s->A;
+    const int64_t n = left ? A->m : A->n;
+    for (int i = 0; i < (left ? A->mloc : A->nloc); i++) {
+        const int64_t index = (left ? A->row_index : A->col_index)(A, i) + round * n;
+        x[i] += share * random_normal(s->options->seed, s->options->stream, (uint64_t)index) / sqrt((double)n);
     }
-    for (int j = 0; j < A->nloc; j++)
-        x[j] +=
-            share * random_normal(options->seed, options->stream, (uint64_t)A->col_index(A, j)) / sqrt((double)A->n);
 }
 
-/* Measured residuals, with two products a triplet. */
-static void measure_residuals(const struct linop *A, struct triplets *T)
+/* The start of the first round: random; on a warm start the sum of the old vectors with a small random part, because Krylov
+ * iteration takes one vector only. */
+static double *first_start(const struct solve *s)
+{
+    const struct triplets *T = s->T;
+    const int n = s->wide ? T->mloc : T->nloc;
+    const double *old = s->wide ? T->left : T->right;
+    double *x = NEW(double, n);
+    for (int i = 0; T->filled && i < T->converged; i++)
+        for (int j = 0; j < n; j++) x[j] += old[j + (int64_t)i * n];
+    add_random(s, s->wide, 0, T->filled ? 1e-6 : 1, x);
+    return x;
+}
+
+static double *later_start(const struct solve *s, int round)
+{
+    double *x = NEW(double, s->wide ? s->A->mloc : s->A->nloc);
+    add_random(s, s->wide, round, 1, x);
+    project_side(s, s->wide, x);
+    return x;
+}
+
+/* start ← A_foundᵀ A_found start, which leaves the null space out: there the iteration would break down. True if nothing is left but
+ * rounding errors, as far as the start vector sees. */
+static bool nothing_left(struct solve *s, double *start)
+{
+    const int n = s->wide ? s->A->nloc : s->A->mloc, from = s->wide ? s->A->mloc : s->A->nloc;
+    double *image = NEW(double, n);
+    apply_rest(s, s->wide, start, image);
+    const bool nothing = norm(s->A->comm, n, image) <= ROUNDING * s->largest * norm(s->A->comm, from, start);
+    if (!nothing) apply_rest(s, !s->wide, image, start);
+    memory_free(image);
+    return nothing;
+}
+
+/* Takes a triplet into its place among those found; the last one of a full set is dropped. False if the vectors are not new
+ * ones. */
+static bool insert(struct solve *s, double sigma, double *u, double *v)
+{
+    struct triplets *T = s->T;
+    const size_t m = (size_t)T->mloc, n = (size_t)T->nloc;
+    if (!isfinite(sigma) || (s->check && sigma <= missed_above(s))) return false;
+    project_side(s, true, u);
+    project_side(s, false, v);
+    if (!(fabs(norm(s->A->comm, T->mloc, u) - 1) < 1e-9 && fabs(norm(s->A->comm, T->nloc, v) - 1) < 1e-9)) return false;
+    if (s->found < T->rank) s->found++;
+    int at = s->found - 1;
+    for (; at > 0 && T->sigma[at - 1] < sigma; at--) {
+        T->sigma[at] = T->sigma[at - 1];
+        memcpy(T->left + (size_t)at * m, T->left + (size_t)(at - 1) * m, m * sizeof *u);
+        memcpy(T->right + (size_t)at * n, T->right + (size_t)(at - 1) * n, n * sizeof *v);
+    }
+    T->sigma[at] = sigma;
+    memcpy(T->left + (size_t)at * m, u, m * sizeof *u);
+    memcpy(T->right + (size_t)at * n, v, n * sizeof *v);
+    return true;
+}
+
+/* Takes what a round has found; returns how many new triplets that are. */
+static int collect(struct solve *s, SVD svd, int wanted)
+{
+    PetscInt count;
+    must(SVDGetConverged(svd, &count));
+    double *u = NEW(double, s->A->mloc), *v = NEW(double, s->A->nloc), sigma;
+    Vec left = vector_over(s->A, true, u), right = vector_over(s->A, false, v);
+    int taken = 0;
+    for (int i = 0; i < count && taken < wanted; i++, taken++) {
+        must(SVDGetSingularTriplet(svd, i, &sigma, s->wide ? right : left, s->wide ? left : right));
+        if (!insert(s, sigma, u, v)) break;
+    }
+    must(VecDestroy(&left));
+    must(VecDestroy(&right));
+    memory_free(u);
+    memory_free(v);
+    return taken;
+}
+
+/* One solve for `wanted` triplets of what is left; returns how many were found. */
+static int solve_round(struct solve *s, int wanted, int64_t basis, double *start)
+{
+    const struct linop *A = s->A;
+    const int64_t rest = (A->m < A->n ? A->m : A->n) - s->found;
+    const int mloc = s->wide ? A->nloc : A->mloc, nloc = s->wide ? A->mloc : A->nloc;
+    Mat M;
+    SVD svd;
+    must(MatCreateShell(A->comm, mloc, nloc, s->wide ? A->n : A->m, s->wide ? A->m : A->n, s, &M));
+    must(MatShellSetOperation(M, MATOP_MULT, (void (*)(void))shell_mult));
+    must(MatShellSetOperation(M, MATOP_MULT_TRANSPOSE, (void (*)(void))shell_mult_transpose));
+    must(SVDCreate(A->comm, &svd));
+    must(SVDSetOperators(svd, M, NULL));
+    must(SVDSetProblemType(svd, SVD_STANDARD));
+    must(SVDSetType(svd, SVDTRLANCZOS));
+    must(SVDSetWhichSingularTriplets(svd, SVD_LARGEST));
+    must(SVDSetConvergenceTestFunction(svd, converged, s, NULL));
+    must(SVDSetStoppingTestFunction(svd, stopping, s, NULL));
+    must(SVDSetTrackAll(svd, PETSC_TRUE));
+    s->basis = to_int(basis < rest ? basis : rest);
+    s->held = s->seen = 0;
+    must(SVDSetDimensions(svd, wanted, s->basis, PETSC_DEFAULT));
+    must(SVDSetTolerances(svd, s->options->tolerance, to_int(s->options->max_products)));
+    Vec first = vector_over(A, s->wide, start);
+    must(SVDSetInitialSpaces(svd, 1, &first, 0, NULL));
+    must(SVDSolve(svd));
+    const int taken = collect(s, svd, wanted);
+    must(VecDestroy(&first));
+    must(SVDDestroy(&svd));
+    must(MatDestroy(&M));
+    return taken;
+}
+
+/* A random unit vector orthogonal to those found (projected twice: one may lose digits). */
+static void new_vector(const struct solve *s, bool left, double *x)
+{
+    const int n = left ? s->T->mloc : s->T->nloc;
+    double length = 0;
+    for (int attempt = 0; length < 1e-4; attempt++) {
+        memset(x, 0, (size_t)n * sizeof *x);
+        add_random(s, left, s->found + (attempt + 1) * (s->T->rank + 1), 1, x);
+        project_side(s, left, x);
+        length = norm(s->A->comm, n, x);
+    }
+    for (int i = 0; i < n; i++) x[i] /= length;
+    project_side(s, left, x);
+    length = norm(s->A->comm, n, x);
+    for (int i = 0; i < n; i++) x[i] /= length;
+}
+
+/* Only zeros are left: any orthonormal vectors belong to them. */
+static void fill_with_zeros(struct solve *s)
+{
+    double *u = NEW(double, s->A->mloc), *v = NEW(double, s->A->nloc);
+    while (s->found < s->T->rank) {
+        new_vector(s, true, u);
+        new_vector(s, false, v);
+        ensure(insert(s, 0, u, v));
+    }
+    memory_free(u);
+    memory_free(v);
+}
+
+/* Measured residuals, with two products a triplet. What is not as good as was asked for is not converged. */
+static void measure_residuals(const struct linop *A, double tolerance, struct triplets *T)
 {
     double *y = NEW(double, A->mloc), *x = NEW(double, A->nloc), *sums = NEW(double, T->rank);
     for (int i = 0; i < T->converged; i++) {
@@ -153,61 +375,55 @@ static void measure_residuals(const struct linop *A, struct triplets *T)
         for (int k = 0; k < A->nloc; k++) sums[i] += (x[k] - T->sigma[i] * v[k]) * (x[k] - T->sigma[i] * v[k]);
     }
     MPI_Allreduce(MPI_IN_PLACE, sums, T->rank, MPI_DOUBLE, MPI_SUM, A->comm);
-    for (int i = 0; i < T->rank; i++)
-        T->residual[i] = i < T->converged ? sqrt(sums[i]) / (T->sigma[0] > 0 ? T->sigma[0] : 1) : NAN;
+    const double enough = 10 * fmax(tolerance, ROUNDING);
+    for (int i = 0; i < T->rank; i++) {
+        T->residual[i] = sqrt(sums[i]) / (T->sigma[0] > 0 ? T->sigma[0] : 1);
+        if (i < T->converged && !(T->residual[i] <= enough)) T->converged = i;
+        if (i >= T->converged) T->sigma[i] = T->residual[i] = NAN;
+    }
     memory_free(sums);
     memory_free(x);
     memory_free(y);
 }
 
-static void collect(SVD svd, const struct linop *A, struct triplets *T)
+/* Rounds until k triplets are found and none that is larger was missed; returns how many are surely the leading ones. */
+static int solve_rounds(struct solve *s, int64_t basis)
 {
-    PetscInt found;
-    must(SVDGetConverged(svd, &found));
-    T->converged = found < T->rank ? (int)found : T->rank;
-    for (int i = 0; i < T->rank; i++) {
-        T->sigma[i] = NAN;
-        if (i >= T->converged) continue;
-        Vec u = vector_over(A, true, T->left + (int64_t)i * A->mloc);
-        Vec v = vector_over(A, false, T->right + (int64_t)i * A->nloc);
-        must(SVDGetSingularTriplet(svd, i, &T->sigma[i], u, v));
-        must(VecDestroy(&u));
-        must(VecDestroy(&v));
+    const int k = s->T->rank;
+    const int64_t least = s->A->m < s->A->n ? s->A->m : s->A->n;
+    double *start = first_start(s);
+    int failures = 0;
+    for (int round = 1; s->found < least && s->products < s->options->max_products; round++) {
+        s->check = s->found == k;
+        s->ritz = 0;
+        if (nothing_left(s, start)) {
+            fill_with_zeros(s);
+            break;
+        }
+        const int taken = solve_round(s, s->check ? 1 : k - s->found, s->check ? CHECK_BASIS : basis, start);
+        if (taken == 0 && (s->check || !s->exhausted || ++failures > 3)) break;
+        memory_free(start);
+        start = later_start(s, round);
     }
+    memory_free(start);
+    int sure = s->found;
+    while (s->check && s->ritz > missed_above(s) && sure > 0 && s->T->sigma[sure - 1] < s->ritz) sure--;
+    return sure;
 }
 
 void krylov_svd(const struct linop *A, const struct krylov_options *options, struct triplets *T)
 {
     if (T->rank == 0) return;
-    struct solve solve = {.A = A};
     const int64_t least = A->m < A->n ? A->m : A->n;
     int64_t basis = options->basis ? options->basis : 2 * T->rank + 10;
     if (basis > least) basis = least;
-    Mat M;
-    SVD svd;
-    must(MatCreateShell(A->comm, A->mloc, A->nloc, A->m, A->n, &solve, &M));
-    must(MatShellSetOperation(M, MATOP_MULT, (void (*)(void))shell_mult));
-    must(MatShellSetOperation(M, MATOP_MULT_TRANSPOSE, (void (*)(void))shell_mult_transpose));
-    must(SVDCreate(A->comm, &svd));
-    must(SVDSetOperators(svd, M, NULL));
-    must(SVDSetProblemType(svd, SVD_STANDARD));
-    must(SVDSetType(svd, SVDTRLANCZOS));
-    must(SVDSetWhichSingularTriplets(svd, SVD_LARGEST));
-    must(SVDSetConvergenceTestFunction(svd, converged, &solve, NULL));
-    int64_t cycles = options->max_products / (2 * (basis - T->rank > 0 ? basis - T->rank : 1)) + 1;
-    must(SVDSetDimensions(svd, T->rank, (PetscInt)basis, PETSC_DEFAULT));
-    must(SVDSetTolerances(svd, options->tolerance, to_int(cycles)));
-    double *x = NEW(double, A->nloc);
-    start_vector(A, options, T, x);
-    Vec start = vector_over(A, false, x);
-    must(SVDSetInitialSpaces(svd, 1, &start, 0, NULL));
-    must(SVDSolve(svd));
-    T->products = solve.products;
-    collect(svd, A, T);
-    measure_residuals(A, T);
+    struct solve s = {.A = A, .options = options, .T = T, .wide = A->m < A->n};
+    s.x = NEW(double, A->nloc);
+    s.y = NEW(double, A->mloc);
+    T->converged = solve_rounds(&s, basis);
+    T->products = s.products;
+    measure_residuals(A, options->tolerance, T);
     T->filled = T->converged > 0;
-    must(VecDestroy(&start));
-    memory_free(x);
-    must(SVDDestroy(&svd));
-    must(MatDestroy(&M));
+    memory_free(s.y);
+    memory_free(s.x);
 }

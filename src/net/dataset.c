@@ -4,6 +4,7 @@
 #include "dist/factor.h"
 #include "dist/h5.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Samples that travel together from the root to all ranks. */
@@ -95,24 +96,48 @@ static struct dataset *from_source(const struct grid *grid, const struct spec *s
     return set;
 }
 
+/* Reports the first sample whose targets are not one class: a single 1, the rest 0. */
+static void check_classes(const char *path, const char *y, const struct dmat *Y, struct problems *problems)
+{
+    double *sum = NEW(double, Y->n);
+    for (int jl = 0; jl < Y->nloc; jl++)
+        for (int il = 0; il < Y->mloc; il++) {
+            const double value = Y->local[il + (int64_t)jl * Y->lld];
+            sum[dmat_col(Y, jl)] += value == 0 || value == 1 ? value : NAN;
+        }
+    grid_sum(Y->grid, sum, to_int(Y->n));
+    int64_t bad = 0;
+    while (bad < Y->n && sum[bad] == 1) bad++;
+    if (bad < Y->n)
+        problems_add(
+            problems, EXIT_INPUT,
+            "%s: column %lld of %s (counted from 0) is not one-hot, a single 1 and the rest 0, as data.targets: "
+            "classes wants it; data.targets: values takes all numbers",
+            path, (long long)bad, y);
+    memory_free(sum);
+}
+
 static struct dataset *from_hdf5(const struct grid *grid, const struct spec *spec, const char *x, const char *y,
-                                 struct problems *problems)
+                                 bool may_be_identity, struct problems *problems)
 {
     const char *path = spec_text(spec, "data.file");
     struct dataset *set = NEW(struct dataset, 1);
     set->classification = spec_is(spec, "data.targets", "classes");
     set->Y = h5_read_matrix(grid, path, y, problems);
-    const bool identity = set->Y && !h5_has(grid->comm, path, x);
+    const bool identity = set->Y && may_be_identity && !h5_has(grid->comm, path, x);
     if (set->Y && !identity) set->X = h5_read_matrix(grid, path, x, problems);
     if (set->Y && (identity || set->X)) {
         set->samples = set->Y->n;
         set->outputs = set->Y->m;
         set->features = identity ? set->Y->n : set->X->m;
         if (set->X && set->X->n != set->samples)
-            problems_add(problems, EXIT_INPUT, "%s: %s has %lld columns (samples), but %s has %lld", path, x,
-                         (long long)set->X->n, y, (long long)set->samples);
+            problems_add(problems, EXIT_INPUT, "%s: %s has %lld columns (samples), but %s has %lld%s", path, x,
+                         (long long)set->X->n, y, (long long)set->samples,
+                         set->X->m == set->outputs ? " (one column a sample: are they to be transposed?)" : "");
         if (set->samples == 0 || set->outputs == 0 || set->features == 0)
             problems_add(problems, EXIT_INPUT, "%s: %s or %s is empty", path, x, y);
+        else if (set->classification)
+            check_classes(path, y, set->Y, problems);
     }
     if (!problems_none(problems, grid->comm)) dataset_destroy(&set);
     return set;
@@ -121,19 +146,36 @@ static struct dataset *from_hdf5(const struct grid *grid, const struct spec *spe
 static bool wants_test(const struct grid *grid, const struct spec *spec)
 {
     if (spec_is(spec, "data.kind", "low_rank_matrix")) return false;
-    if (spec_is(spec, "data.kind", "hdf5")) return h5_has(grid->comm, spec_text(spec, "data.file"), "Y_test");
+    if (spec_is(spec, "data.kind", "hdf5")) {
+        const char *path = spec_text(spec, "data.file");
+        const bool y = h5_has(grid->comm, path, "Y_test"), x = h5_has(grid->comm, path, "X_test");
+        return x || y; /* one without the other is reported when they are read */
+    }
     if (spec_is(spec, "data.kind", "idx") && spec_is(spec, "data.test_images", "none")) return false;
     return spec_is(spec, "data.test", "all") || spec_int(spec, "data.test") > 0;
 }
 
-static struct dataset *load(const struct grid *grid, const struct spec *spec, bool train, struct problems *problems)
+/* `train_set`: the training set, for which the test set is wanted, or NULL for the training set itself. */
+static struct dataset *load(const struct grid *grid, const struct spec *spec, const struct dataset *train_set,
+                            struct problems *problems)
 {
     const char *kind = spec_text(spec, "data.kind");
+    const bool train = !train_set;
     if (strcmp(kind, "gaussian") == 0) return generated_gaussian(grid, spec, train);
     if (strcmp(kind, "low_rank_matrix") == 0) return generated_low_rank_matrix(grid, spec, problems);
     if (strcmp(kind, "hdf5") == 0)
-        return from_hdf5(grid, spec, train ? "X" : "X_test", train ? "Y" : "Y_test", problems);
+        return from_hdf5(grid, spec, train ? "X" : "X_test", train ? "Y" : "Y_test", train || !train_set->X, problems);
     return from_source(grid, spec, train, problems);
+}
+
+static void check_test_files(const struct spec *spec, struct problems *problems)
+{
+    if (!spec_is(spec, "data.kind", "idx")) return;
+    const bool images = !spec_is(spec, "data.test_images", "none"), labels = !spec_is(spec, "data.test_labels", "none");
+    if (images && !labels)
+        spec_problem(spec, problems, "data.test_labels", "missing; data.test_images needs it (a text)");
+    if (labels && !images)
+        spec_problem(spec, problems, "data.test_images", "missing; data.test_labels needs it (a text)");
 }
 
 static void transform(struct data *data, const struct spec *spec, struct problems *problems)
@@ -152,9 +194,10 @@ static void transform(struct data *data, const struct spec *spec, struct problem
 struct data *data_create(const struct grid *grid, const struct spec *spec, struct problems *problems)
 {
     struct data *data = NEW(struct data, 1);
-    data->train = load(grid, spec, true, problems);
+    check_test_files(spec, problems);
+    data->train = load(grid, spec, NULL, problems);
     if (problems_none(problems, grid->comm) && wants_test(grid, spec)) {
-        data->test = load(grid, spec, false, problems);
+        data->test = load(grid, spec, data->train, problems);
         if (data->test &&
             (data->test->features != data->train->features || data->test->outputs != data->train->outputs))
             problems_add(problems, EXIT_INPUT,

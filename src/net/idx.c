@@ -10,22 +10,56 @@
 struct idx {
     gzFile images, labels;
     char *images_path, *labels_path; /* owned */
-    int64_t pixels, classes, delivered;
+    int64_t samples, pixels, classes, delivered;
     unsigned char *buffer; /* [pixels], owned */
 };
 
 /* IDX numbers are big-endian; type 8 is unsigned bytes. */
 static const uint32_t MAGIC_IMAGES = 0x00000803, MAGIC_LABELS = 0x00000801;
 
+/* zlib's word for what went wrong, without the path that it puts before it. */
+static const char *reason(gzFile file, const char *path)
+{
+    int code;
+    const char *why = gzerror(file, &code);
+    const size_t length = strlen(path);
+    if (code == Z_BUF_ERROR) return "the file ends too early (truncated?)";
+    return strncmp(why, path, length) == 0 && why[length] == ':' ? why + length + 2 : why;
+}
+
 static bool read_exactly(gzFile file, const char *path, void *bytes, unsigned count, struct problems *problems)
 {
     const int got = gzread(file, bytes, count);
     if (got == (int)count) return true;
-    int code;
-    const char *why = gzerror(file, &code);
-    problems_add(problems, EXIT_INPUT, "%s: %s", path,
-                 got < 0 && code != Z_BUF_ERROR ? why : "the file ends too early (truncated?)");
+    int code = Z_BUF_ERROR;
+    if (got < 0) gzerror(file, &code);
+    problems_add(problems, EXIT_INPUT, "%s: %s%s", path, code == Z_BUF_ERROR ? "" : "damaged: ",
+                 got < 0 ? reason(file, path) : "the file ends too early (truncated?)");
     return false;
+}
+
+/* Behind the last sample: only now has zlib seen the checksum. */
+static bool ends_here(gzFile file, const char *path, int64_t samples, struct problems *problems)
+{
+    char byte;
+    int code;
+    const int got = gzread(file, &byte, 1);
+    gzerror(file, &code);
+    if (got == 0 && code == Z_OK) return true;
+    if (got > 0)
+        problems_add(problems, EXIT_INPUT, "%s: there is more in the file than the %lld samples that it announces",
+                     path, (long long)samples);
+    else
+        problems_add(problems, EXIT_INPUT, "%s: %s%s", path,
+                     code == Z_BUF_ERROR ? "" : "damaged: ", reason(file, path));
+    return false;
+}
+
+/* Whether a file of this size, compressed by at most deflate's 1032 : 1, can hold so many bytes. */
+static bool can_hold(const char *path, int64_t bytes)
+{
+    struct stat about;
+    return stat(path, &about) != 0 || !S_ISREG(about.st_mode) || (double)about.st_size * 1032 >= (double)bytes;
 }
 
 static bool read_number(gzFile file, const char *path, uint32_t *number, struct problems *problems)
@@ -96,7 +130,9 @@ static bool idx_next(struct source *source, int64_t count, double *x, double *y,
         for (int64_t p = 0; p < idx->pixels; p++) x[i * idx->pixels + p] = idx->buffer[p] / 255.0;
         y[i * idx->classes + label] = 1;
     }
-    return true;
+    if (idx->delivered < idx->samples) return true;
+    return ends_here(idx->images, idx->images_path, idx->samples, problems) &&
+           ends_here(idx->labels, idx->labels_path, idx->samples, problems);
 }
 
 static void choose_paths(struct idx *idx, const struct spec *spec, bool train)
@@ -134,6 +170,13 @@ bool source_open_idx(struct source *source, const struct spec *spec, bool train,
                      idx->images_path, images, rows, cols);
         good = false;
     }
+    if (good && !can_hold(idx->images_path, images * idx->pixels)) {
+        problems_add(problems, EXIT_INPUT,
+                     "%s: too small for the %u images of %u × %u pixels it announces (truncated?)", idx->images_path,
+                     images, rows, cols);
+        good = false;
+    }
+    idx->samples = images;
     idx->classes = spec_int(spec, "data.classes");
     idx->buffer = NEW(unsigned char, good ? idx->pixels : 0);
     source->features = idx->pixels;

@@ -29,14 +29,11 @@ static double gain(const struct spec *spec, const struct dmat *W)
     return sqrt(m < n ? m : n) / sqrt(m * n);
 }
 
-static void fill_random(struct model *model, const struct spec *spec, struct problems *problems)
+/* model_create has checked that there are as many scales as layers, or one. */
+static void fill_random(struct model *model, const struct spec *spec)
 {
     const uint64_t seed = (uint64_t)spec_int(spec, "run.seed");
     const int scales = spec_count(spec, "model.init.scale");
-    if (scales != 1 && scales != model->depth) {
-        spec_problem(spec, problems, "model.init.scale", "has %d values for %d layers", scales, model->depth);
-        return;
-    }
     for (int l = 1; l <= model->depth; l++) {
         struct dmat *W = model->params->W[l - 1];
         const double scale = spec_real_at(spec, "model.init.scale", scales == 1 ? 0 : l - 1);
@@ -53,7 +50,8 @@ static void fill_random(struct model *model, const struct spec *spec, struct pro
     }
 }
 
-static void read_matrix(struct dmat *to, const char *path, const char *letter, int l, struct problems *problems)
+/* False if there is no such matrix: the further layers would say the same. */
+static bool read_matrix(struct dmat *to, const char *path, const char *letter, int l, struct problems *problems)
 {
     char *name = memory_text("%s%d", letter, l);
     struct dmat *from = h5_read_matrix(to->grid, path, name, problems);
@@ -62,20 +60,23 @@ static void read_matrix(struct dmat *to, const char *path, const char *letter, i
                      (long long)from->m, (long long)from->n, (long long)to->m, (long long)to->n);
     else if (from)
         dmat_copy(to, from);
+    const bool found = from != NULL;
     dmat_destroy(&from);
     memory_free(name);
+    return found;
 }
 
 bool init_fill(struct model *model, const struct spec *spec, struct problems *problems)
 {
     if (!spec_is(spec, "model.init.kind", "file")) {
-        fill_random(model, spec, problems);
+        fill_random(model, spec);
     } else {
         const char *path = spec_text(spec, "model.init.file");
-        for (int l = 1; l <= model->depth && problems->count == 0; l++) {
-            read_matrix(model->params->W[l - 1], path, "W", l, problems);
-            if (model->params->b[l - 1]) read_matrix(model->params->b[l - 1], path, "b", l, problems);
-        }
+        const struct params *p = model->params;
+        bool found = true;
+        for (int l = 1; found && l <= model->depth; l++)
+            found = read_matrix(p->W[l - 1], path, "W", l, problems) &&
+                    (!p->b[l - 1] || read_matrix(p->b[l - 1], path, "b", l, problems));
     }
     return problems_none(problems, model->grid->comm);
 }

@@ -62,6 +62,14 @@ static void make_scaled(struct model *model)
         }
 }
 
+/* The number of values of a key that takes one value for all layers or one a layer. */
+static int check_count(const struct spec *spec, const char *key, int depth, struct problems *problems)
+{
+    const int given = spec_count(spec, key);
+    if (given != 1 && given != depth) spec_problem(spec, problems, key, "has %d values for %d layers", given, depth);
+    return given;
+}
+
 static void set_trainable(struct model *model, const struct spec *spec, struct problems *problems)
 {
     const bool all = spec_is(spec, "model.trainable", "all");
@@ -74,9 +82,8 @@ static void set_trainable(struct model *model, const struct spec *spec, struct p
         else
             model->layer[l - 1].trainable = true;
     }
-    const int given = spec_count(spec, "model.lr_multiplier");
-    if (given != 1 && given != model->depth)
-        spec_problem(spec, problems, "model.lr_multiplier", "has %d values for %d layers", given, model->depth);
+    const int given = check_count(spec, "model.lr_multiplier", model->depth, problems);
+    if (spec_applies(spec, "model.init.scale")) check_count(spec, "model.init.scale", model->depth, problems);
     for (int l = 0; l < model->depth; l++)
         model->layer[l].lr_multiplier =
             given == 1 || l < given ? spec_real_at(spec, "model.lr_multiplier", given == 1 ? 0 : l) : 1;

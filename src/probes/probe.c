@@ -10,12 +10,18 @@
 extern const struct probe_kind probe_spectrum, probe_subspace;
 static const struct probe_kind *const kinds[] = {&probe_spectrum, &probe_subspace};
 
+static const char *const of_words[] = {"weights", "gradient", "update", "product"};
+
 enum probe_of probe_of(const char *word)
 {
-    static const char *const words[] = {"weights", "gradient", "update", "product"};
     for (int i = 0; i < 4; i++)
-        if (strcmp(word, words[i]) == 0) return (enum probe_of)i;
+        if (strcmp(word, of_words[i]) == 0) return (enum probe_of)i;
     bug("a probe cannot be of '%s'", word);
+}
+
+const char *probe_of_word(enum probe_of of)
+{
+    return of_words[of];
 }
 
 const struct dmat *probe_matrix(const struct moment *moment, enum probe_of of, int l, struct dmat **owned)

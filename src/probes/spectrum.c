@@ -33,6 +33,7 @@ static void declare(struct spectrum *s, struct probe *probe, struct record *reco
 {
     struct record_group *g = probe->group = record_group(record, probe->name, "step", "singular values");
     record_group_text(g, "kind", "spectrum");
+    record_group_text(g, "of", probe_of_word(s->of));
     record_dimension(g, "layer", s->count, s->of == PROBE_OF_PRODUCT ? "end-to-end product" : "layer, 1 is the first");
     record_dimension(g, "index", s->width, "singular value, 1 is the largest");
     s->q_value = record_quantity(g, &(struct quantity){.name = "singular_value",

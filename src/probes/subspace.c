@@ -43,6 +43,7 @@ static void declare(struct subspace *s, struct probe *probe, struct record *reco
     struct record_group *g = probe->group =
         record_group(record, probe->name, "step", "leading singular subspaces: rotation and alignment");
     record_group_text(g, "kind", "subspace");
+    record_group_text(g, "of", probe_of_word(s->of));
     record_dimension(g, "layer", s->depth, "layer, 1 is the first");
     record_dimension(g, "index", s->rank, "principal angle, 1 is the smallest");
     s->q_left = record_quantity(

@@ -33,7 +33,7 @@ void observe_prepare(struct trainer *t)
     if (!spec_is(t->spec, "train.evaluate_every", "auto"))
         t->evaluate_every = spec_int(t->spec, "train.evaluate_every");
     else
-        t->evaluate_every = t->steps > 100 ? t->steps / 100 : 1;
+        t->evaluate_every = t->steps > 50 ? t->steps / 50 : 1;
     if (spec_is(t->spec, "snapshot.every", "end"))
         t->snapshot_every = -1;
     else if (!spec_is(t->spec, "snapshot.every", "never"))

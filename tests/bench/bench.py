@@ -1,0 +1,126 @@
+"""make bench: our speed beside the limit of this machine and beside other programs, measured in one run.
+
+Prints one table and writes build/bench.json: rows of study, metric, ours, limit, peer, ratio. A peer that is not installed is
+named and left out. Nothing else should run on the machine meanwhile.
+"""
+import argparse
+import json
+import os
+from pathlib import Path
+import shlex
+import subprocess
+import sys
+import tempfile
+
+HERE = Path(__file__).resolve().parent
+RANKS = 2
+
+
+class Bench:
+    def __init__(self, build, mpirun, scratch):
+        self.build, self.mpirun, self.scratch = build, shlex.split(mpirun), scratch
+        self.rows = []
+        self.kernel = None
+
+    def row(self, study, metric, ours, limit=None, peer=None, ratio=None, demanded=None):
+        self.rows.append({"study": study, "metric": metric, "ours": ours, "limit": limit, "peer": peer, "ratio": ratio,
+                          "demanded": demanded})
+
+    def ours(self, program, *arguments):
+        folder = self.build if program == "eigentrain" else self.build / "tests"
+        command = [*self.mpirun, "-n", str(RANKS), str(folder / program), *map(str, arguments)]
+        return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
+
+    def peer(self, script, *arguments, fast=True):
+        """A peer's answer, with the BLAS kernel that we use or with the one that it takes by itself; None if it can't run."""
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(RANKS), "OMP_NUM_THREADS": str(RANKS)}
+        environment.pop("OPENBLAS_CORETYPE", None)
+        if fast:
+            environment["OPENBLAS_CORETYPE"] = self.kernel
+        done = subprocess.run([sys.executable, HERE / script, *map(str, arguments)], env=environment, text=True,
+                              capture_output=True)
+        if done.returncode == 0:
+            return json.loads(done.stdout)
+        lines = done.stderr.strip().splitlines()
+        print(f"left out: {script}: {lines[-1] if lines else 'failed'}")
+        return None
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def read_kernel(bench):
+    for line in bench.ours("eigentrain", "info").splitlines():
+        if line.startswith("blas kernel "):
+            return line.removeprefix("blas kernel ").strip()
+    raise SystemExit("eigentrain info does not name the BLAS kernel")
+
+
+def training_step(bench, width, demanded):
+    """Rates in GFLOP/s of a GELU step, depth 4, width = batch."""
+    study = f"training step, width {width}"
+    ours = json.loads(bench.ours("bench_step", width))
+    bench.row(study, "GFLOP/s beside two local DGEMMs of the same shapes", ours["gflops"], limit=ours["local_gflops"],
+              ratio=ours["ratio"], demanded=f">= {demanded}")
+    for fast, name, least in ((True, "PyTorch, same BLAS kernel", 1.0), (False, "PyTorch as it comes", 2.5)):
+        peer = bench.peer("peer_torch.py", width, 9 if fast else 3, fast=fast)
+        if peer:
+            bench.row(study, f"seconds a step beside {name} ({peer['kernel']})", ours["step_seconds"],
+                      peer=peer["step_seconds"], ratio=peer["step_seconds"] / ours["step_seconds"], demanded=f">= {least}")
+    grown, count = ours["peak"] - ours["peak_before"], ours["count"]
+    bench.row(study, "MiB a rank: weights, gradient, data, activations, by count", grown / 2**20, limit=count / 2**20,
+              ratio=grown / count, demanded="<= 1.2")
+
+
+def singular_values(bench, rank=20, tolerance=1e-10):
+    run = bench.scratch / "svd"
+    say("training a network for the singular values …")
+    bench.ours("eigentrain", "run", HERE / "svd.yaml", "--out", run, "--quiet")
+    snapshot = {step: run / f"snapshots/step_{step:09d}.h5" for step in (66, 99, 100)}
+    study = f"{rank} leading triplets of a trained 1024 x 1024 layer at {tolerance:g}"
+    trained = json.loads(bench.ours("bench_svd", snapshot[99], snapshot[100], "W2", rank, tolerance))
+    peer = bench.peer("peer_svds.py", snapshot[100], "W2", rank, tolerance)
+    if peer:
+        bench.row(study, f"seconds beside SciPy svds ({peer['products']} products)", trained["cold_seconds"],
+                  peer=peer["seconds"], ratio=peer["seconds"] / trained["cold_seconds"], demanded=">= 1.0")
+    bench.row(study, "products, warm start from the step before, at the end of training", trained["warm_products"],
+              peer=trained["cold_products"], ratio=trained["cold_products"] / trained["warm_products"], demanded=">= 2.0")
+    middle = json.loads(bench.ours("bench_svd", snapshot[66], snapshot[99], "W2", rank, tolerance))
+    bench.row(study, "products, warm start from 33 steps before", middle["warm_products"], peer=middle["cold_products"],
+              ratio=middle["cold_products"] / middle["warm_products"])
+
+
+def table(rows):
+    def number(value):
+        return "" if value is None else f"{value:.4g}"
+
+    head = ("study", "metric", "ours", "limit", "peer", "ratio", "demanded")
+    lines = [head] + [(r["study"], r["metric"], *(number(r[k]) for k in ("ours", "limit", "peer", "ratio")),
+                       r["demanded"] or "") for r in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--build", type=Path, default=Path("build"))
+    parser.add_argument("--mpirun", default="mpirun --oversubscribe")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="et-") as scratch:
+        bench = Bench(arguments.build.resolve(), arguments.mpirun, Path(scratch))
+        bench.kernel = read_kernel(bench)
+        say(f"BLAS kernel {bench.kernel}, {RANKS} ranks")
+        for width, demanded in ((1024, 0.70), (2048, 0.80)):
+            say(f"training step, width {width} …")
+            training_step(bench, width, demanded)
+        singular_values(bench)
+    table(bench.rows)
+    path = arguments.build / "bench.json"
+    path.write_text(json.dumps(bench.rows, indent=1) + "\n")
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()

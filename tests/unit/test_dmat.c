@@ -1,0 +1,503 @@
+/* ranks: 1 2 4 6 */
+/* Distributed matrices against the same operations on whole ones: index arithmetic, copies, views, redistribution and
+ * both routes of the product, on every grid shape, several block sizes and more ranks than blocks. */
+#include "base/memory.h"
+#include "dist/dmat.h"
+#include "dist/grid.h"
+#include "dist/random.h"
+#include "unit.h"
+
+#include <string.h>
+
+static const int blocks[] = {1, 3, 64};
+enum { BLOCKS = 3 };
+
+/* Calls test on every grid shape and block size. */
+static void on_every_grid(void (*test)(struct grid *grid))
+{
+    int size;
+
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    for (int nprow = 1; nprow <= size; nprow++)
+        for (int b = 0; size % nprow == 0 && b < BLOCKS; b++) {
+            struct grid *grid = grid_create(MPI_COMM_WORLD, nprow, size / nprow, blocks[b]);
+            test(grid);
+            grid_destroy(&grid);
+            assert_null(grid);
+        }
+}
+
+static const int64_t shapes[][2] = {{1, 1}, {7, 5}, {5, 13}, {1, 17}, {19, 1}, {70, 6}, {6, 70}, {0, 3}, {3, 0}};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+static double position(int64_t ig, int64_t jg, const void *context)
+{
+    (void)context;
+    return (double)(ig + 1000 * jg + 1);
+}
+
+static struct dmat *numbered(const struct grid *grid, int64_t m, int64_t n)
+{
+    struct dmat *A = dmat_create(grid, m, n);
+
+    dmat_set(A, position, NULL);
+    return A;
+}
+
+static struct dmat *gaussian(const struct grid *grid, int64_t m, int64_t n, uint64_t stream)
+{
+    struct dmat *A = dmat_create(grid, m, n);
+
+    random_fill_normal(A, 8, stream);
+    return A;
+}
+
+static double *whole(const struct dmat *A)
+{
+    double *full = NEW(double, A->m *A->n);
+
+    dmat_gather(A, full, -1);
+    return full;
+}
+
+/* ---------------------------------------------------------------- indices */
+
+static void indices(void **state)
+{
+    (void)state;
+    for (int nprocs = 1; nprocs <= 7; nprocs++)
+        for (int nb = 1; nb <= 65; nb = nb < 4 ? nb + 1 : nb * 2)
+            for (int64_t n = 0; n <= 200; n += n < 20 ? 1 : 37) {
+                int total = 0, seen[7] = {0};
+                for (int p = 0; p < nprocs; p++) total += grid_count(n, nb, p, 0, nprocs);
+                assert_int_equal(total, n);
+                for (int64_t i = 0; i < n; i++) {
+                    const int owner = grid_owner(i, nb, nprocs), local = grid_local(i, nb, nprocs);
+                    assert_in_range(owner, 0, nprocs - 1);
+                    assert_int_equal(grid_global(local, nb, owner, nprocs), i);
+                    assert_int_equal(local, seen[owner]); /* local indices follow the global order without gaps */
+                    seen[owner]++;
+                }
+                for (int p = 0; p < nprocs; p++) {
+                    assert_int_equal(seen[p], grid_count(n, nb, p, 0, nprocs));
+                    for (int source = 0; source < nprocs; source++)
+                        assert_int_equal(grid_count(n, nb, (p + source) % nprocs, source, nprocs), seen[p]);
+                }
+            }
+}
+
+/* Beyond 32 bits. */
+static void large_indices(void **state)
+{
+    const int64_t i = (int64_t)5 << 32;
+
+    (void)state;
+    assert_int_equal(grid_owner(i + 64, 64, 8), 1);
+    assert_int_equal(grid_local(i + 70, 64, 64), (i / 64 / 64) * 64 + 6);
+    assert_true(grid_global((1 << 30) + 3, 64, 5, 8) == ((int64_t)1 << 33) + 5 * 64 + 3);
+}
+
+/* ---------------------------------------------------------------- elements */
+
+static void check_elements(const struct grid *grid, int64_t m, int64_t n)
+{
+    struct dmat *A = numbered(grid, m, n);
+    double *full = whole(A), *at_root = NEW(double, m *n);
+
+    assert_int_equal((int64_t)A->mloc * A->nloc, dmat_local_size(grid, m, n));
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t i = 0; i < m; i++) assert_close(full[i + j * m], position(i, j, NULL), 0);
+    dmat_gather(A, at_root, grid->size - 1);
+    if (grid->rank == grid->size - 1) assert_memory_equal(at_root, full, (size_t)(m * n) * sizeof *full);
+
+    struct dmat *T = dmat_create(grid, n, m);
+    dmat_fill(T, NAN);
+    dmat_transpose(A, T);
+    double *transposed = whole(T);
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t i = 0; i < m; i++) assert_close(transposed[j + i * n], full[i + j * m], 0);
+
+    struct dmat *B = dmat_create(grid, m, n);
+    dmat_fill(B, 2);
+    dmat_axpy(B, 3, A);
+    dmat_scale(B, 0.5);
+    double *sum = whole(B);
+    for (int64_t i = 0; i < m * n; i++) assert_close(sum[i], 1 + 1.5 * full[i], 0);
+    dmat_copy(B, A);
+    memory_free(sum);
+    sum = whole(B);
+    assert_memory_equal(sum, full, (size_t)(m * n) * sizeof *full);
+
+    memory_free(sum);
+    memory_free(transposed);
+    memory_free(at_root);
+    memory_free(full);
+    dmat_destroy(&B);
+    dmat_destroy(&T);
+    dmat_destroy(&A);
+    assert_null(A);
+}
+
+static void elements_on(struct grid *grid)
+{
+    for (int s = 0; s < SHAPES; s++) check_elements(grid, shapes[s][0], shapes[s][1]);
+}
+
+static void elements(void **state)
+{
+    (void)state;
+    on_every_grid(elements_on);
+}
+
+/* A matrix laid over part of a longer array, as the layers of a network are. */
+static void over_on(struct grid *grid)
+{
+    const int64_t first = dmat_local_size(grid, 7, 5), second = dmat_local_size(grid, 5, 3);
+    double *memory = NEW(double, first + second);
+    struct dmat *A = dmat_over(grid, 7, 5, memory), *B = dmat_over(grid, 5, 3, memory + first);
+    struct dmat *C = numbered(grid, 5, 3);
+
+    dmat_set(A, position, NULL);
+    dmat_set(B, position, NULL);
+    dmat_axpy(C, -1, B);
+    assert_close(dmat_norm(C), 0, 0);
+    for (int jl = 0; jl < A->nloc; jl++)
+        for (int il = 0; il < A->mloc; il++)
+            assert_close(memory[il + jl * A->mloc], position(dmat_row(A, il), dmat_col(A, jl), NULL), 0);
+    dmat_destroy(&C);
+    dmat_destroy(&B);
+    dmat_destroy(&A);
+    memory_free(memory);
+}
+
+static void borrowed_memory(void **state)
+{
+    (void)state;
+    on_every_grid(over_on);
+}
+
+/* ---------------------------------------------------------------- views */
+
+static void views_on(struct grid *grid)
+{
+    const int64_t unit = (int64_t)grid->block * grid->npcol, m = 11, n = 2 * unit + 2;
+    struct dmat *A = numbered(grid, m, n);
+
+    for (int64_t j0 = 0; j0 <= n; j0 += unit)
+        for (int64_t width = 0; j0 + width <= n; width += 1 + width) {
+            struct dmat *V = dmat_columns(A, j0, j0 + width);
+            double *full = whole(V);
+            assert_int_equal(V->m, m);
+            assert_int_equal(V->n, width);
+            assert_false(V->owned);
+            for (int64_t j = 0; j < width; j++)
+                for (int64_t i = 0; i < m; i++) assert_close(full[i + j * m], position(i, j0 + j, NULL), 0);
+            memory_free(full);
+            dmat_destroy(&V);
+        }
+    struct dmat *V = dmat_columns(A, unit, n);
+    dmat_fill(V, -1);
+    double *full = whole(A);
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t i = 0; i < m; i++) assert_close(full[i + j * m], j < unit ? position(i, j, NULL) : -1, 0);
+    memory_free(full);
+    dmat_destroy(&V);
+    dmat_destroy(&A);
+}
+
+static void views_of_columns(void **state)
+{
+    (void)state;
+    on_every_grid(views_on);
+}
+
+static void check_taken(const struct grid *grid, int64_t m, int64_t from, int64_t to, const int64_t *columns)
+{
+    struct dmat *A = numbered(grid, m, from), *B = dmat_create(grid, m, to);
+
+    dmat_fill(B, NAN);
+    dmat_take_columns(A, columns, B);
+    double *full = whole(B);
+    for (int64_t j = 0; j < to; j++)
+        for (int64_t i = 0; i < m; i++) assert_close(full[i + j * m], position(i, columns[j], NULL), 0);
+    memory_free(full);
+    dmat_destroy(&B);
+    dmat_destroy(&A);
+}
+
+static void taking_on(struct grid *grid)
+{
+    int64_t columns[140];
+
+    for (uint64_t round = 0; round < 4; round++) {
+        random_permutation(140, columns, 1, 2, round);
+        check_taken(grid, 9, 140, round == 0 ? 140 : 33, columns);
+        for (int j = 0; j < 140; j++) columns[j] = random_below(1, 3, (uint64_t)j + 140 * round, 20); /* repeated */
+        check_taken(grid, 5, 20, 67, columns);
+        check_taken(grid, 1, 20, 1, columns);
+        check_taken(grid, 2, 20, 0, columns);
+    }
+}
+
+static void taken_columns(void **state)
+{
+    (void)state;
+    on_every_grid(taking_on);
+}
+
+/* ---------------------------------------------------------------- slabs */
+
+static void slabs_on(struct grid *grid)
+{
+    for (int s = 0; s < SHAPES; s++) {
+        const int64_t m = shapes[s][0], n = shapes[s][1];
+        struct dmat *A = gaussian(grid, m, n, 1), *B = dmat_create(grid, m, n);
+        int64_t first, count;
+        dmat_slab_rows(A, &first, &count);
+        double *slab = NEW(double, count *n), *full = whole(A), rows = (double)count;
+        assert_true(first >= 0 && count >= 0 && first + count <= m);
+        grid_sum(grid, &rows, 1);
+        assert_close(rows, (double)m, 0);
+        dmat_to_slab(A, slab);
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t j = 0; j < n; j++) assert_close(slab[i * n + j], full[first + i + j * m], 0);
+        dmat_fill(B, NAN);
+        dmat_from_slab(B, slab);
+        double *back = whole(B);
+        assert_memory_equal(back, full, (size_t)(m * n) * sizeof *full);
+        memory_free(back);
+        memory_free(full);
+        memory_free(slab);
+        dmat_destroy(&B);
+        dmat_destroy(&A);
+    }
+}
+
+static void slabs_and_back(void **state)
+{
+    (void)state;
+    on_every_grid(slabs_on);
+}
+
+/* ---------------------------------------------------------------- sums */
+
+static void sums_on(struct grid *grid)
+{
+    for (int s = 0; s < SHAPES; s++) {
+        struct dmat *A = gaussian(grid, shapes[s][0], shapes[s][1], 1), *B = gaussian(grid, A->m, A->n, 2);
+        double *a = whole(A), *b = whole(B), dot = 0, square = 0, gram = 0;
+        const int64_t m = A->m, n = A->n, least = m < n ? m : n;
+        for (int64_t i = 0; i < m * n; i++) {
+            dot += a[i] * b[i];
+            square += a[i] * a[i];
+        }
+        for (int64_t i = 0; i < least; i++)
+            for (int64_t j = 0; j < least; j++) {
+                double sum = i == j ? -2.5 : 0;
+                for (int64_t l = 0; l < m + n - least; l++)
+                    sum += m >= n ? a[l + i * m] * a[l + j * m] : a[i + l * m] * a[j + l * m];
+                gram += sum * sum;
+            }
+        assert_close(dmat_dot(A, B), dot, 1e-13 * (1 + square));
+        assert_close(dmat_norm(A), sqrt(square), 1e-14 * (1 + sqrt(square)));
+        assert_close(dmat_orthogonality(A, 2.5), sqrt(gram), 1e-13 * (1 + sqrt(gram)));
+        memory_free(a);
+        memory_free(b);
+        dmat_destroy(&A);
+        dmat_destroy(&B);
+    }
+}
+
+static void norms_and_dots(void **state)
+{
+    (void)state;
+    on_every_grid(sums_on);
+}
+
+/* ---------------------------------------------------------------- products */
+
+/* C ← a·op(A) op(B) + b·C of whole matrices, and the same with absolute values: what rounding is measured by. */
+static void reference(char ta, char tb, double a, const struct dmat *A, const double *fa, const struct dmat *B,
+                      const double *fb, double b, int64_t m, int64_t n, double *C, double *size)
+{
+    const int64_t inner = ta == 'N' ? A->n : A->m;
+
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double sum = 0, absolute = 0;
+            for (int64_t k = 0; k < inner; k++) {
+                const double product = (ta == 'N' ? fa[i + k * A->m] : fa[k + i * A->m]) *
+                                       (tb == 'N' ? fb[k + j * B->m] : fb[j + k * B->m]);
+                sum += product;
+                absolute += fabs(product);
+            }
+            size[i + j * m] = fabs(a) * absolute + (b == 0 ? 0 : fabs(b * C[i + j * m]));
+            C[i + j * m] = a * sum + (b == 0 ? 0 : b * C[i + j * m]);
+        }
+}
+
+/* One product, C's old elements NaN if b = 0; twice, with the same bits on the panel route. */
+static void check_product(char ta, char tb, double a, const struct dmat *A, const struct dmat *B, double b,
+                          struct dmat *C)
+{
+    const size_t bytes = (size_t)(C->m * C->n) * sizeof(double);
+    double *fa = whole(A), *fb = whole(B), *size = NEW(double, C->m *C->n);
+
+    random_fill_normal(C, 8, 77);
+    double *expected = whole(C);
+    reference(ta, tb, a, A, fa, B, fb, b, C->m, C->n, expected, size);
+    if (b == 0) dmat_fill(C, NAN);
+    dmat_gemm(ta, tb, a, A, B, b, C);
+    double *found = whole(C);
+    for (int64_t i = 0; i < C->m * C->n; i++) assert_close(found[i], expected[i], 1e-13 * size[i]);
+    if (C->grid->gemm == GRID_GEMM_PANEL) {
+        random_fill_normal(C, 8, 77);
+        dmat_gemm(ta, tb, a, A, B, b, C);
+        memory_free(expected);
+        expected = whole(C);
+        assert_memory_equal(expected, found, bytes);
+    }
+    memory_free(found);
+    memory_free(expected);
+    memory_free(size);
+    memory_free(fb);
+    memory_free(fa);
+}
+
+/* op(A) is m × k, op(B) is k × n. */
+static void check_shape(struct grid *grid, int64_t m, int64_t n, int64_t k, double a, double b)
+{
+    static const char kinds[3][2] = {{'N', 'N'}, {'T', 'N'}, {'N', 'T'}};
+
+    for (int t = 0; t < 3; t++) {
+        const bool ta = kinds[t][0] == 'T', tb = kinds[t][1] == 'T';
+        struct dmat *A = gaussian(grid, ta ? k : m, ta ? m : k, 1), *B = gaussian(grid, tb ? n : k, tb ? k : n, 2);
+        struct dmat *C = dmat_create(grid, m, n);
+        for (int route = GRID_GEMM_PANEL; route <= GRID_GEMM_PDGEMM; route++) {
+            grid->gemm = (enum grid_gemm)route;
+            check_product(kinds[t][0], kinds[t][1], a, A, B, b, C);
+        }
+        dmat_destroy(&C);
+        dmat_destroy(&B);
+        dmat_destroy(&A);
+    }
+}
+
+static void products_on(struct grid *grid)
+{
+    static const int64_t sizes[][3] = {{1, 1, 1}, {7, 5, 11}, {13, 17, 1}, {1, 19, 6},  {23, 1, 4},
+                                       {97, 3, 5}, {2, 101, 3}, {4, 3, 89}, {67, 71, 73}};
+    static const double scales[][2] = {{1, 0}, {1, 1}, {-0.5, 0.5}, {2, -1}};
+
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (int c = 0; c < (s < 2 ? 4 : 2); c++)
+            check_shape(grid, sizes[s][0], sizes[s][1], sizes[s][2], scales[(c + s) % 4][0], scales[(c + s) % 4][1]);
+}
+
+static void products(void **state)
+{
+    (void)state;
+    on_every_grid(products_on);
+}
+
+/* Wider than one panel: 256 columns (rounded up to whole rounds of blocks) in the index that panels run over. */
+static void wide_on(struct grid *grid)
+{
+    const int64_t long_side = 256 * grid->size + 259, tall = 4200;
+
+    if (grid->block == 1) return;
+    check_shape(grid, 3, 4, long_side, 1, 0.5);
+    check_shape(grid, long_side, 3, 2, 1, 0.5);
+    check_shape(grid, 3, long_side, 2, 1, 0.5);
+    if (grid->block != 64) return;
+    check_shape(grid, tall, 1, 521, 1, 0); /* panels of many rows are narrow */
+    check_shape(grid, 1, tall, 521, 1, 1);
+}
+
+static void products_of_several_panels(void **state)
+{
+    (void)state;
+    on_every_grid(wide_on);
+}
+
+/* An empty inner index scales C; empty results are left alone. */
+static void empty_on(struct grid *grid)
+{
+    for (int route = GRID_GEMM_PANEL; route <= GRID_GEMM_PDGEMM; route++) {
+        struct dmat *A = dmat_create(grid, 5, 0), *B = dmat_create(grid, 0, 4), *C = numbered(grid, 5, 4);
+        struct dmat *D = numbered(grid, 5, 4), *E = dmat_create(grid, 0, 5);
+        grid->gemm = (enum grid_gemm)route;
+        dmat_gemm('N', 'N', 1, A, B, 0.5, C);
+        dmat_axpy(C, -0.5, D);
+        assert_close(dmat_norm(C), 0, 0);
+        dmat_fill(C, NAN);
+        dmat_gemm('N', 'N', 1, A, B, 0, C);
+        assert_close(dmat_norm(C), 0, 0);
+        dmat_gemm('N', 'N', 1, E, D, 0, B);
+        dmat_destroy(&E);
+        dmat_destroy(&D);
+        dmat_destroy(&C);
+        dmat_destroy(&B);
+        dmat_destroy(&A);
+    }
+}
+
+static void products_of_nothing(void **state)
+{
+    (void)state;
+    on_every_grid(empty_on);
+}
+
+/* Factors and results that are views of columns: what a chunk of data is. */
+static void products_of_views_on(struct grid *grid)
+{
+    const int64_t unit = (int64_t)grid->block * grid->npcol, m = 7, k = 9;
+    struct dmat *A = gaussian(grid, m, k, 1), *X = gaussian(grid, k, 2 * unit + 3, 2);
+    struct dmat *Z = gaussian(grid, m, 2 * unit + 3, 3), *G = dmat_create(grid, m, k);
+
+    for (int route = GRID_GEMM_PANEL; route <= GRID_GEMM_PDGEMM; route++)
+        for (int64_t j0 = 0; j0 <= 2 * unit; j0 += unit) {
+            const int64_t j1 = j0 + unit < X->n ? j0 + unit : X->n;
+            struct dmat *x = dmat_columns(X, j0, j1), *z = dmat_columns(Z, j0, j1);
+            double *before = whole(Z);
+            grid->gemm = (enum grid_gemm)route;
+            check_product('N', 'N', 1, A, x, 0, z);
+            check_product('N', 'T', 1, z, x, 1, G);
+            check_product('T', 'N', 1, A, z, 0, x);
+            double *after = whole(Z);
+            for (int64_t j = 0; j < Z->n; j++) /* the other columns are untouched */
+                for (int64_t i = 0; i < m && (j < j0 || j >= j1); i++)
+                    assert_close(after[i + j * m], before[i + j * m], 0);
+            memory_free(after);
+            memory_free(before);
+            dmat_destroy(&x);
+            dmat_destroy(&z);
+        }
+    dmat_destroy(&A);
+    dmat_destroy(&X);
+    dmat_destroy(&Z);
+    dmat_destroy(&G);
+}
+
+static void products_of_views(void **state)
+{
+    (void)state;
+    on_every_grid(products_of_views_on);
+}
+
+static const struct CMUnitTest dmat_tests[] = {
+    cmocka_unit_test(indices),
+    cmocka_unit_test(large_indices),
+    cmocka_unit_test(elements),
+    cmocka_unit_test(borrowed_memory),
+    cmocka_unit_test(views_of_columns),
+    cmocka_unit_test(taken_columns),
+    cmocka_unit_test(slabs_and_back),
+    cmocka_unit_test(norms_and_dots),
+    cmocka_unit_test(products),
+    cmocka_unit_test(products_of_several_panels),
+    cmocka_unit_test(products_of_nothing),
+    cmocka_unit_test(products_of_views),
+};
+
+UNIT_MAIN(dmat_tests, NULL, NULL)
