@@ -19,7 +19,7 @@ struct linop {
     void (*apply_adjoint)(const struct linop *A, const double *y, double *x); /* Collective on comm. x = Aᵀ y */
     int64_t (*row_index)(const struct linop *A, int il);                      /* Local. Global index of local y entry */
     int64_t (*col_index)(const struct linop *A, int jl);                      /* Local. Global index of local x entry */
-    void (*destroy)(struct linop *A);                                         /* frees the context, or NULL */
+    void (*destroy)(struct linop *A); /* Local. Frees the context; may be NULL */
 };
 
 /* Local. The linop of a distributed matrix (borrowed, must outlive the linop). Column index j of x belongs to one

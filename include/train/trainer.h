@@ -7,11 +7,14 @@
 #include "dist/grid.h"
 #include "train/rundir.h"
 
-/* Collective on the grid. Everything a run needs before its first step: data, model, probes, work space. */
+/* Everything a run needs before its first step: data, model, probes, work space. */
 struct trainer;
 
-/* NULL with problems on every rank. Creates nothing on disk. */
+/* Collective on the grid. Reads the data and initialises the network; creates nothing on disk. NULL with problems on
+ * every rank. The spec is borrowed. */
 struct trainer *trainer_create(const struct grid *grid, const struct spec *spec, struct problems *problems);
+
+/* Collective on the grid. Frees the trainer and sets it to NULL. */
 void trainer_destroy(struct trainer **trainer);
 
 /* Collective on the grid. Trains, measures and writes metrics.h5 and snapshots into the run directory. Returns the exit

@@ -113,6 +113,7 @@ void error_end(int code, const char *format, ...)
 
     va_start(arguments, format);
     end_all(code, "", format, arguments);
+    // cppcheck-suppress va_end_missing
 }
 
 void bug_at(const char *file, int line, const char *format, ...)
@@ -123,4 +124,5 @@ void bug_at(const char *file, int line, const char *format, ...)
     va_start(arguments, format);
     snprintf(what, sizeof what, "bug at %s:%d: ", file, line);
     end_all(EXIT_BUG, what, format, arguments);
+    // cppcheck-suppress va_end_missing
 }

@@ -72,8 +72,7 @@ static void ensure_same_layout(const struct dmat *A, const struct dmat *B)
     ensure(A->m == B->m && A->n == B->n && A->mb == B->mb && A->nb == B->nb && A->grid == B->grid);
 }
 
-/* Walks the local columns of A, and of B beside it. */
-#define EACH_COLUMN(A, jl) for (int jl = 0; jl < (A)->nloc; jl++)
+/* Local column jl. */
 static inline double *column(const struct dmat *A, int jl)
 {
     return A->local + (int64_t)jl * A->lld;
@@ -81,25 +80,26 @@ static inline double *column(const struct dmat *A, int jl)
 
 void dmat_fill(struct dmat *A, double value)
 {
-    EACH_COLUMN(A, jl) for (int il = 0; il < A->mloc; il++) column(A, jl)[il] = value;
+    for (int jl = 0; jl < A->nloc; jl++)
+        for (int il = 0; il < A->mloc; il++) column(A, jl)[il] = value;
 }
 
 void dmat_copy(struct dmat *A, const struct dmat *B)
 {
     ensure_same_layout(A, B);
-    EACH_COLUMN(A, jl) memcpy(column(A, jl), column(B, jl), (size_t)A->mloc * sizeof(double));
+    for (int jl = 0; jl < A->nloc; jl++) memcpy(column(A, jl), column(B, jl), (size_t)A->mloc * sizeof(double));
 }
 
 void dmat_scale(struct dmat *A, double a)
 {
-    EACH_COLUMN(A, jl) for (int il = 0; il < A->mloc; il++) column(A, jl)[il] *= a;
+    for (int jl = 0; jl < A->nloc; jl++)
+        for (int il = 0; il < A->mloc; il++) column(A, jl)[il] *= a;
 }
 
 void dmat_axpy(struct dmat *A, double a, const struct dmat *B)
 {
     ensure_same_layout(A, B);
-    EACH_COLUMN(A, jl)
-    {
+    for (int jl = 0; jl < A->nloc; jl++) {
         double *restrict to = column(A, jl);
         const double *restrict from = column(B, jl);
         for (int il = 0; il < A->mloc; il++) to[il] += a * from[il];
@@ -108,16 +108,15 @@ void dmat_axpy(struct dmat *A, double a, const struct dmat *B)
 
 void dmat_set(struct dmat *A, double (*value)(int64_t ig, int64_t jg, const void *context), const void *context)
 {
-    EACH_COLUMN(A, jl)
-    for (int il = 0; il < A->mloc; il++) column(A, jl)[il] = value(dmat_row(A, il), dmat_col(A, jl), context);
+    for (int jl = 0; jl < A->nloc; jl++)
+        for (int il = 0; il < A->mloc; il++) column(A, jl)[il] = value(dmat_row(A, il), dmat_col(A, jl), context);
 }
 
 double dmat_dot(const struct dmat *A, const struct dmat *B)
 {
     ensure_same_layout(A, B);
     double sum = 0;
-    EACH_COLUMN(A, jl)
-    {
+    for (int jl = 0; jl < A->nloc; jl++) {
         const double *a = column(A, jl), *b = column(B, jl);
         for (int il = 0; il < A->mloc; il++) sum += a[il] * b[il];
     }
@@ -144,7 +143,8 @@ void dmat_take_columns(const struct dmat *A, const int64_t *columns, struct dmat
     const struct grid *grid = A->grid;
     const int procs = grid->npcol, me = grid->mycol;
     if (procs == 1) {
-        EACH_COLUMN(B, jl) memcpy(column(B, jl), column(A, (int)columns[jl]), (size_t)A->mloc * sizeof(double));
+        for (int jl = 0; jl < B->nloc; jl++)
+            memcpy(column(B, jl), column(A, (int)columns[jl]), (size_t)A->mloc * sizeof(double));
         return;
     }
     int *counts = NEW(int, 4 * procs);
@@ -170,8 +170,7 @@ void dmat_take_columns(const struct dmat *A, const int64_t *columns, struct dmat
     }
     MPI_Alltoallv(send, nsend, at_send, MPI_DOUBLE, recv, nrecv, at_recv, MPI_DOUBLE, grid->row_comm);
     memset(fill, 0, (size_t)procs * sizeof *fill);
-    EACH_COLUMN(B, jl)
-    {
+    for (int jl = 0; jl < B->nloc; jl++) {
         int from = grid_owner(columns[dmat_col(B, jl)], A->nb, procs);
         memcpy(column(B, jl), recv + at_recv[from] + fill[from], (size_t)A->mloc * sizeof(double));
         fill[from] += A->mloc;
@@ -243,7 +242,8 @@ void dmat_gather(const struct dmat *A, double *full, int root)
     }
     bool receive = root < 0 || root == grid->rank;
     double *mine = NEW(double, counts[grid->rank]), *parts = NEW(double, receive ? total : 0);
-    EACH_COLUMN(A, jl) memcpy(mine + (int64_t)jl * A->mloc, column(A, jl), (size_t)A->mloc * sizeof(double));
+    for (int jl = 0; jl < A->nloc; jl++)
+        memcpy(mine + (int64_t)jl * A->mloc, column(A, jl), (size_t)A->mloc * sizeof(double));
     if (root < 0)
         MPI_Allgatherv(mine, counts[grid->rank], MPI_DOUBLE, parts, counts, at, MPI_DOUBLE, grid->comm);
     else
@@ -267,10 +267,10 @@ double dmat_orthogonality(const struct dmat *A, double s)
     int64_t n = columns ? A->n : A->m;
     struct dmat *C = dmat_create(A->grid, n, n);
     dmat_gemm(columns ? 'T' : 'N', columns ? 'N' : 'T', 1, A, A, 0, C);
-    EACH_COLUMN(C, jl) for (int il = 0; il < C->mloc; il++)
-    {
-        if (dmat_row(C, il) == dmat_col(C, jl)) column(C, jl)[il] -= s;
-    }
+    for (int jl = 0; jl < C->nloc; jl++)
+        for (int il = 0; il < C->mloc; il++) {
+            if (dmat_row(C, il) == dmat_col(C, jl)) column(C, jl)[il] -= s;
+        }
     double norm = dmat_norm(C);
     dmat_destroy(&C);
     return norm;

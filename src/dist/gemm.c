@@ -286,7 +286,9 @@ void dmat_gemm(char ta, char tb, double a, const struct dmat *A, const struct dm
     ensure((ta == 'N' || ta == 'T') && (tb == 'N' || tb == 'T') && !(ta == 'T' && tb == 'T'));
     ensure(A->grid == C->grid && B->grid == C->grid);
     if (C->m == 0 || C->n == 0) return;
-    if (k == 0)
+    if (k == 0 && b == 0)
+        dmat_fill(C, 0); /* whatever C held, NaN too */
+    else if (k == 0)
         dmat_scale(C, b);
     else if (C->grid->gemm == GRID_GEMM_PDGEMM)
         by_pblas(ta, tb, a, A, B, b, C);

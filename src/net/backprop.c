@@ -116,6 +116,7 @@ static void add_row_sums(const struct backprop *b, const struct dmat *D, struct 
     for (int jl = 0; jl < D->nloc; jl++)
         for (int il = 0; il < D->mloc; il++) b->bias[il] += D->local[il + (int64_t)jl * D->lld];
     const bool root = D->grid->mycol == 0;
+    ensure(gradient); /* a layer with a bias has a gradient of it */
     MPI_Reduce(root ? MPI_IN_PLACE : b->bias, b->bias, D->mloc, MPI_DOUBLE, MPI_SUM, 0, D->grid->row_comm);
     for (int il = 0; root && il < D->mloc; il++) gradient->local[il] += b->bias[il];
 }

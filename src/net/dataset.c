@@ -1,5 +1,6 @@
 #include "net/dataset.h"
 
+#include "base/error.h"
 #include "base/memory.h"
 #include "dist/factor.h"
 #include "dist/h5.h"
@@ -49,6 +50,7 @@ static bool stream(struct source *source, struct dataset *set, struct problems *
     bool good = true;
     for (int64_t j0 = 0; good && j0 < set->samples; j0 += BATCH_OF_SAMPLES) {
         const int64_t count = j0 + BATCH_OF_SAMPLES < set->samples ? BATCH_OF_SAMPLES : set->samples - j0;
+        ensure(grid->rank != 0 || source->next);
         if (grid->rank == 0) source->next(source, count, block, block + set->features * count, problems);
         good = problems_none(problems, grid->comm);
         if (!good) break;

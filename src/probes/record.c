@@ -310,8 +310,7 @@ static void write_axis(struct h5 *file, const struct record_group *group)
     const int prefix = end ? (int)(end - group->axis) : 0;
     const char *dims[] = {group->axis};
     char *path = memory_text("%s/%s", group->name, group->axis);
-    h5_dimension(file, path, group->rows, group->step,
-                 &(struct h5_about){.units = "1", .long_name = "step"});
+    h5_dimension(file, path, group->rows, group->step, &(struct h5_about){.units = "1", .long_name = "step"});
     memory_free(path);
     path = memory_text("%s/%.*stime", group->name, prefix, group->axis);
     h5_write_reals(file, path, 1, dims, &group->rows, group->time,

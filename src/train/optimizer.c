@@ -1,5 +1,6 @@
 #include "train/optimizer.h"
 
+#include "base/error.h"
 #include "base/memory.h"
 
 #include <math.h>
@@ -63,6 +64,8 @@ static void update(const struct optimizer *o, int64_t n, double *restrict w, con
 {
     const double keep = 1 - lr * o->weight_decay, t = (double)o->steps;
     const double correct1 = 1 / (1 - pow(o->beta1, t)), correct2 = 1 / (1 - pow(o->beta2, t));
+    ensure(o->rule == RULE_PLAIN || o->rule == RULE_RMSPROP || first);
+    ensure(o->rule == RULE_PLAIN || o->rule == RULE_MOMENTUM || second);
     switch (o->rule) {
     case RULE_PLAIN:
         for (int64_t i = 0; i < n; i++) w[i] = keep * w[i] - lr * g[i];

@@ -1,5 +1,5 @@
-/* bench_step WIDTH: a training step (GELU, depth 4, width = batch) beside the same DGEMMs run by every rank for itself at the
- * same time, alternating; and the memory of a training run beside its count. Prints one JSON object. */
+/* bench_step WIDTH: a training step (GELU, depth 4, width = batch) beside the same DGEMMs run by every rank for itself
+ * at the same time, alternating; and the memory of a training run beside its count. Prints one JSON object. */
 #include "base/error.h"
 #include "base/launch.h"
 #include "base/memory.h"
@@ -88,7 +88,8 @@ static void measure(struct training *t, int width)
         local[r] = bench_time(grid->comm, local_products, &work);
         ours[r] = bench_time(grid->comm, step, t);
     }
-    const double flops = PRODUCTS * 2.0 * (double)n * width, a = bench_median(local, REPEATS), b = bench_median(ours, REPEATS);
+    const double flops = PRODUCTS * 2.0 * (double)n * width, a = bench_median(local, REPEATS),
+                 b = bench_median(ours, REPEATS);
     if (grid->rank == 0)
         printf("{\"width\": %d, \"ranks\": %d, \"grid\": \"%d x %d\", \"step_seconds\": %.6g, \"gflops\": %.5g, "
                "\"local_gflops\": %.5g, \"ratio\": %.4f, \"peak\": %.0f, ",

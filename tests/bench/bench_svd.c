@@ -1,5 +1,5 @@
-/* bench_svd FIRST.h5 SECOND.h5 NAME RANK TOLERANCE: leading singular triplets of matrix NAME in two snapshots: of the first from
- * a cold start, of the second from a cold and from a warm one. Prints one JSON object. */
+/* bench_svd FIRST.h5 SECOND.h5 NAME RANK TOLERANCE: leading singular triplets of matrix NAME in two snapshots: of the
+ * first from a cold start, of the second from a cold and from a warm one. Prints one JSON object. */
 #include "base/error.h"
 #include "base/launch.h"
 #include "dist/h5.h"
