@@ -72,6 +72,7 @@ static void parse(int argc, char **argv, struct arguments *a, struct problems *p
 static char *slurp(const char *path, long *length, struct problems *problems)
 {
     struct stat about;
+    ensure(path); /* parse() has seen to it */
     errno = 0;
     FILE *file = stat(path, &about) == 0 && S_ISDIR(about.st_mode) ? (errno = EISDIR, NULL) : fopen(path, "rb");
     if (!file) {

@@ -58,7 +58,9 @@ KERNEL(tanh_, value = tanh(x); slope = 1 - value * value)
 KERNEL(elu, const double e = expm1(x < 0 ? x : 0); value = x > 0 ? x : e; slope = x > 0 ? 1 : e + 1)
 KERNEL(gelu, const double P = 0.5 * (1 + erf(x * SQRT_HALF)); value = x * P;
        slope = P + x * INV_SQRT_2PI * exp(-0.5 * x * x))
-KERNEL(silu, const double s = 1 / (1 + exp(-x)); value = x * s; slope = s * (1 + x * (1 - s)))
+/* The smaller of σ(x) and σ(−x) is never a difference of larger numbers. */
+KERNEL(silu, const double t = exp(-fabs(x)); const double r = 1 / (1 + t); const double s = x > 0 ? r : t * r;
+       value = x * s; slope = s * (1 + x * (x > 0 ? t * r : r)))
 
 typedef void kernel(int64_t n, const double *z, double *a, double *d);
 static kernel *const kernels[ACTIVATIONS] = {linear, relu, leaky_relu, tanh_, elu, gelu, silu};

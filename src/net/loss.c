@@ -26,11 +26,12 @@ static inline const double *column(const struct dmat *A, int jl)
     return A->local + (int64_t)jl * A->lld;
 }
 
-/* For every local column: log Σ_c e^{f_c} and Σ_c y_c, over the process column. */
-static void column_sums(const struct dmat *F, const struct dmat *Y, double *log_partition, double *weight)
+/* For every local column: the largest f, log Σ_c e^{f_c − largest} and Σ_c y_c, over the process column. The first two are not added
+ * up: their sum would lose the digits of the second. */
+static void column_sums(const struct dmat *F, const struct dmat *Y, double *largest, double *log_sum, double *weight)
 {
     const int n = F->nloc;
-    double *largest = NEW(double, n), *sums = NEW(double, 2 * n);
+    double *sums = NEW(double, 2 * n);
     for (int j = 0; j < n; j++) {
         largest[j] = -INFINITY;
         for (int i = 0; i < F->mloc; i++) largest[j] = fmax(largest[j], column(F, j)[i]);
@@ -43,11 +44,10 @@ static void column_sums(const struct dmat *F, const struct dmat *Y, double *log_
         }
     if (F->grid->nprow > 1) MPI_Allreduce(MPI_IN_PLACE, sums, 2 * n, MPI_DOUBLE, MPI_SUM, F->grid->col_comm);
     for (int j = 0; j < n; j++) {
-        log_partition[j] = largest[j] + log(sums[j]);
+        log_sum[j] = log(sums[j]);
         weight[j] = sums[n + j];
     }
     memory_free(sums);
-    memory_free(largest);
 }
 
 static double squared_error(double scale, const struct dmat *F, const struct dmat *Y, double *D, int64_t ldd)
@@ -64,16 +64,15 @@ static double squared_error(double scale, const struct dmat *F, const struct dma
 
 static double cross_entropy(double scale, const struct dmat *F, const struct dmat *Y, double *D, int64_t ldd)
 {
-    double sum = 0, *log_partition = NEW(double, F->nloc), *weight = NEW(double, F->nloc);
-    column_sums(F, Y, log_partition, weight);
+    double sum = 0, *largest = NEW(double, 3 * F->nloc), *log_sum = largest + F->nloc, *weight = log_sum + F->nloc;
+    column_sums(F, Y, largest, log_sum, weight);
     for (int j = 0; j < F->nloc; j++)
         for (int i = 0; i < F->mloc; i++) {
-            const double log_share = column(F, j)[i] - log_partition[j], y = column(Y, j)[i];
+            const double log_share = column(F, j)[i] - largest[j] - log_sum[j], y = column(Y, j)[i];
             sum -= y == 0 ? 0 : y * log_share;
             if (D) D[i + j * ldd] = scale * (weight[j] * exp(log_share) - y);
         }
-    memory_free(weight);
-    memory_free(log_partition);
+    memory_free(largest);
     return scale * sum;
 }
 

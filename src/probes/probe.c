@@ -85,7 +85,8 @@ static bool name_is_free(const struct probes *probes, const char *name)
         if (strcmp(name, reserved[i]) == 0) return false;
     for (int i = 0; i < probes->count; i++)
         if (strcmp(name, probes->probe[i].name) == 0) return false;
-    return name[0] != '\0' && !strchr(name, '/');
+    return name[0] != '\0' &&
+           strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") == strlen(name);
 }
 
 struct probes *probes_create(const struct spec *spec, const struct model *model, struct record *record,
@@ -100,7 +101,9 @@ struct probes *probes_create(const struct spec *spec, const struct model *model,
         char *name = group_name(spec, key);
         if (!name_is_free(probes, name)) {
             snprintf(path, sizeof path, "%s.name", key);
-            spec_problem(spec, problems, path, "'%s' is taken or not allowed: give each probe a name of its own", name);
+            spec_problem(spec, problems, path,
+                         "'%s' is taken or not allowed: give each probe a name of its own, of letters, digits, _ and -",
+                         name);
             memory_free(name);
             continue;
         }

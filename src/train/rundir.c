@@ -58,18 +58,23 @@ static int count_entries(const char *path)
     return count;
 }
 
+/* mkdir -p; a directory that can't be made takes the parents that were made for it away again. */
 static bool make_directories(const char *path)
 {
-    char *part = memory_text("%s", path);
-    bool ok = true;
-    for (char *c = part + 1; ok && *c; c++) {
-        if (*c != '/') continue;
-        *c = 0;
-        ok = mkdir(part, 0777) == 0 || errno == EEXIST;
-        *c = '/';
+    struct stat info;
+    char *parent = memory_text("%s", path), *slash = strrchr(parent, '/');
+    bool made_parent = false, ok = true;
+    if (slash && slash != parent) {
+        *slash = '\0';
+        made_parent = stat(parent, &info) != 0;
+        ok = !made_parent || make_directories(parent);
     }
-    memory_free(part);
-    return ok && (mkdir(path, 0777) == 0 || errno == EEXIST);
+    ok = ok && (mkdir(path, 0777) == 0 || errno == EEXIST);
+    const int reason = errno;
+    if (!ok && made_parent) rmdir(parent); /* only if it is empty */
+    errno = reason;
+    memory_free(parent);
+    return ok;
 }
 
 static bool move_aside(const char *path)

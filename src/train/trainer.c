@@ -44,10 +44,10 @@ int trainer_run(struct trainer *t, const struct rundir *rundir, struct problems 
         take_gradient(t); /* loss and norm are the same bits on every rank: all take the same way */
         const bool diverged = !isfinite(t->loss) || !isfinite(t->norm);
         const bool last = diverged || t->step >= t->steps || t->loss < tolerance;
-        if (diverged)
+        if (diverged) /* fabs: no "-nan" */
             problems_add(problems, EXIT_DIVERGED,
                          "diverged: the loss is %g and the gradient norm %g at step %lld; try a smaller train.lr",
-                         t->loss, t->norm, (long long)t->step);
+                         fabs(t->loss), fabs(t->norm), (long long)t->step);
         observe_step(t, rundir, last, problems);
         if (last || problems->count) break;
         update(t);

@@ -400,18 +400,56 @@ static void products(void **state)
     on_every_grid(products_on);
 }
 
-/* Wider than one panel: 256 columns (rounded up to whole rounds of blocks) in the index that panels run over. */
+/* Small whole numbers, so that sums are exact in any order. */
+static double left_number(int64_t ig, int64_t jg, const void *context)
+{
+    (void)context;
+    return (double)((ig * 31 + jg * 17) % 101 - 50);
+}
+
+static double right_number(int64_t ig, int64_t jg, const void *context)
+{
+    (void)context;
+    return (double)((ig * 13 + jg * 29) % 103 - 51);
+}
+
+/* op(A) is m × k, op(B) is k × n; every rank checks its own elements of C = op(A) op(B) + C. */
+static void check_exact(struct grid *grid, char ta, char tb, int64_t m, int64_t n, int64_t k)
+{
+    struct dmat *A = dmat_create(grid, ta == 'T' ? k : m, ta == 'T' ? m : k), *C = numbered(grid, m, n);
+    struct dmat *B = dmat_create(grid, tb == 'T' ? n : k, tb == 'T' ? k : n);
+
+    grid->gemm = GRID_GEMM_PANEL;
+    dmat_set(A, left_number, NULL);
+    dmat_set(B, right_number, NULL);
+    dmat_gemm(ta, tb, 1, A, B, 1, C);
+    for (int jl = 0; jl < C->nloc; jl++)
+        for (int il = 0; il < C->mloc; il++) {
+            const int64_t i = dmat_row(C, il), j = dmat_col(C, jl);
+            double sum = position(i, j, NULL);
+            for (int64_t l = 0; l < k; l++)
+                sum += (ta == 'T' ? left_number(l, i, NULL) : left_number(i, l, NULL)) *
+                       (tb == 'T' ? right_number(j, l, NULL) : right_number(l, j, NULL));
+            assert_true(C->local[il + (int64_t)jl * C->lld] == sum);
+        }
+    dmat_destroy(&C);
+    dmat_destroy(&B);
+    dmat_destroy(&A);
+}
+
+/* The index that panels run over is wider than a panel, whose least width is 256 columns in whole rounds of blocks; panels of
+ * so many rows are no wider. */
 static void wide_on(struct grid *grid)
 {
-    const int64_t long_side = 256 * grid->size + 259, tall = 4200;
+    const int64_t tall = 1100 * grid->nprow, broad = 1100 * grid->npcol, wide = 521;
 
     if (grid->block == 1) return;
-    check_shape(grid, 3, 4, long_side, 1, 0.5);
-    check_shape(grid, long_side, 3, 2, 1, 0.5);
-    check_shape(grid, 3, long_side, 2, 1, 0.5);
-    if (grid->block != 64) return;
-    check_shape(grid, tall, 1, 521, 1, 0); /* panels of many rows are narrow */
-    check_shape(grid, 1, tall, 521, 1, 1);
+    check_exact(grid, 'N', 'N', tall, 1, wide);
+    check_exact(grid, 'N', 'N', 1, broad, wide);
+    check_exact(grid, 'T', 'N', wide, 1, tall);
+    check_exact(grid, 'T', 'N', wide, broad, 1);
+    check_exact(grid, 'N', 'T', tall, wide, 1);
+    check_exact(grid, 'N', 'T', 1, wide, broad);
 }
 
 static void products_of_several_panels(void **state)

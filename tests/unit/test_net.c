@@ -1,0 +1,590 @@
+/* ranks: 1 2 4 6 */
+/* The parts of a network: activations against long double, layouts, widths, the parameter array, gradients against central
+ * differences, losses, learning rates, and steps of the optimizers by hand. */
+#include "base/error.h"
+#include "base/memory.h"
+#include "base/spec.h"
+#include "dist/dmat.h"
+#include "dist/grid.h"
+#include "dist/random.h"
+#include "net/activation.h"
+#include "net/backprop.h"
+#include "net/dataset.h"
+#include "net/layout.h"
+#include "net/loss.h"
+#include "net/model.h"
+#include "train/optimizer.h"
+#include "train/schedule.h"
+#include "unit.h"
+
+#include <float.h>
+#include <string.h>
+
+static const int blocks[] = {1, 3, 64};
+enum { BLOCKS = 3 };
+
+/* Calls test on every grid shape and block size. */
+static void on_every_grid(void (*test)(const struct grid *grid))
+{
+    int size;
+
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    for (int nprow = 1; nprow <= size; nprow++)
+        for (int b = 0; size % nprow == 0 && b < BLOCKS; b++) {
+            struct grid *grid = grid_create(MPI_COMM_WORLD, nprow, size / nprow, blocks[b]);
+            test(grid);
+            grid_destroy(&grid);
+        }
+}
+
+static struct spec *spec_of(const char *text)
+{
+    struct problems problems = {0};
+    char *all = memory_text("data: {kind: gaussian, features: 4, outputs: 3, train: 9}\n%s", text);
+    struct spec *spec = spec_read(all, strlen(all), "in.yaml", 0, NULL, &problems);
+
+    problems_print(&problems);
+    assert_non_null(spec);
+    memory_free(all);
+    return spec;
+}
+
+static struct model *model_of(const struct grid *grid, const struct spec *spec)
+{
+    struct problems problems = {0};
+    struct model *model = model_create(grid, spec, 4, 3, &problems);
+
+    problems_print(&problems);
+    assert_non_null(model);
+    return model;
+}
+
+/* ---------------------------------------------------------------- activations */
+
+static long double normal_below(long double z)
+{
+    return 0.5L * erfcl(-z * sqrtl(0.5L));
+}
+
+/* φ(z), and φ′(z) in *slope. */
+static long double reference(enum activation kind, long double z, long double *slope)
+{
+    const long double sigmoid = 1 / (1 + expl(-z)), other = 1 / (1 + expl(z)), cosine = coshl(z);
+
+    switch (kind) {
+    case ACTIVATION_RELU:
+        *slope = z > 0;
+        return z > 0 ? z : 0;
+    case ACTIVATION_LEAKY_RELU:
+        *slope = z > 0 ? 1 : 0.01L;
+        return z > 0 ? z : 0.01L * z;
+    case ACTIVATION_TANH:
+        *slope = 1 / (cosine * cosine);
+        return tanhl(z);
+    case ACTIVATION_ELU:
+        *slope = z > 0 ? 1 : expl(z);
+        return z > 0 ? z : expm1l(z);
+    case ACTIVATION_GELU:
+        *slope = normal_below(z) + z * expl(-0.5L * z * z) / sqrtl(2 * 3.14159265358979323846264L);
+        return z * normal_below(z);
+    case ACTIVATION_SILU:
+        *slope = sigmoid * (1 + z * other);
+        return z * sigmoid;
+    default:
+        *slope = 1;
+        return z;
+    }
+}
+
+/* Eight units in the last place, or 1e-15. */
+static void check_number(enum activation kind, const char *what, double z, double found, long double expected)
+{
+    const long double error = fabsl(found - expected);
+
+    if (error <= 1e-15L || error <= 8 * DBL_EPSILON * fabsl(expected)) return; /* false for NaN */
+    print_error("%s %s(%.17g) = %.17g, expected %.20Lg\n", activation_name(kind), what, z, found, expected);
+    if (!getenv("SHOW")) fail();
+}
+
+static void check_points(enum activation kind, const double *points, int64_t n)
+{
+    double *z = NEW(double, n + 1), *a = NEW(double, n + 1), *only = NEW(double, n + 1);
+
+    memcpy(z, points, (size_t)n * sizeof *z);
+    memcpy(only, points, (size_t)n * sizeof *z);
+    z[n] = a[n] = only[n] = 77;
+    activation_apply(kind, n, z, a);
+    activation_value(kind, n, only, only);
+    for (int64_t i = 0; i < n; i++) {
+        long double slope, value = reference(kind, points[i], &slope);
+        check_number(kind, "value", points[i], a[i], value);
+        check_number(kind, "value alone", points[i], only[i], value);
+        check_number(kind, "slope", points[i], z[i], slope);
+    }
+    assert_true(z[n] == 77 && a[n] == 77 && only[n] == 77);
+    memory_free(z);
+    memory_free(a);
+    memory_free(only);
+}
+
+static void activations(void **state)
+{
+    static const double special[] = {0.0, -0.0, 1e-300, -1e-300, 5e-324, 1e-17, -1e-17, 1e-8, -1e-8, 0.5, -0.5, 1, -1, 5, -5,
+                                     8.3, -8.3, 19, -19, 38, -38, 40, -40, 100, -100, 709, -709, 745, -745, 1000, -1000,
+                                     1e5, -1e5, 1e150, -1e150, 1e300, -1e300};
+    enum { SPECIAL = sizeof special / sizeof *special, MANY = 5000 };
+    double *points = NEW(double, MANY);
+
+    (void)state;
+    for (int i = 0; i < MANY; i++) points[i] = (i % 3 ? 3 : 30) * random_normal(1, 1, (uint64_t)i);
+    for (int kind = 0; kind < ACTIVATIONS; kind++) {
+        check_points((enum activation)kind, special, SPECIAL);
+        check_points((enum activation)kind, points, MANY);
+        for (int n = 0; n <= 17; n++) check_points((enum activation)kind, points + n, n);
+        for (int n = 510; n <= 514; n++) check_points((enum activation)kind, points, n);
+        for (int i = 0; i < SPECIAL; i++) check_points((enum activation)kind, special + i, 1);
+        assert_int_equal(activation_of(activation_name((enum activation)kind)), kind);
+    }
+    memory_free(points);
+}
+
+/* ---------------------------------------------------------------- layout, widths, parameters */
+
+static void check_layout(const char *text, int nprow, int npcol)
+{
+    struct problems problems = {0};
+    struct spec *spec = spec_of(text);
+    struct grid *grid = layout_create(MPI_COMM_WORLD, spec, &problems);
+
+    assert_non_null(grid);
+    assert_int_equal(grid->nprow, nprow);
+    assert_int_equal(grid->npcol, npcol);
+    assert_int_equal(grid->gemm, strstr(text, "pdgemm") ? GRID_GEMM_PDGEMM : GRID_GEMM_PANEL);
+    assert_int_equal(grid->block, strstr(text, "block") ? 5 : 64);
+    grid_destroy(&grid);
+    spec_destroy(&spec);
+}
+
+static void check_no_layout(const char *text, const char *message)
+{
+    struct problems problems = {0};
+    struct spec *spec = spec_of(text);
+
+    assert_null(layout_create(MPI_COMM_WORLD, spec, &problems));
+    assert_int_equal(problems.count, 1);
+    assert_int_equal(problems.code, EXIT_INPUT);
+    if (!strstr(problems.text[0], message)) print_error("%s\n", problems.text[0]);
+    assert_non_null(strstr(problems.text[0], message));
+    problems_clear(&problems);
+    spec_destroy(&spec);
+}
+
+static void layouts(void **state)
+{
+    int size;
+    char text[200];
+
+    (void)state;
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    /* many columns: only weights move; few columns: only activations do */
+    check_layout("model: {widths: [784, 512, 10]}\ntrain: {batch: 60000}\n", 1, size);
+    check_layout("model: {widths: [4096, 4096, 4096]}\ntrain: {batch: 2}\ngrid: {block: 5}\n", size, 1);
+    check_layout("model: {width: 64, depth: 3}\ntrain: {batch: 60000}\ngrid: {gemm: pdgemm}\n", 1, size);
+    for (int nprow = 1; nprow <= size; nprow++) {
+        if (size % nprow) continue;
+        snprintf(text, sizeof text, "grid: {rows: %d}\n", nprow);
+        check_layout(text, nprow, size / nprow);
+        snprintf(text, sizeof text, "grid: {cols: %d}\n", nprow);
+        check_layout(text, size / nprow, nprow);
+        snprintf(text, sizeof text, "grid: {rows: %d, cols: %d}\n", nprow, size / nprow);
+        check_layout(text, nprow, size / nprow);
+    }
+    check_no_layout("grid: {rows: 5}\n", "5 does not divide the number of ranks");
+    check_no_layout("grid: {cols: 7}\n", "7 does not divide the number of ranks");
+    check_no_layout("grid: {rows: 3, cols: 5}\n", "3 × 5 is not the number of ranks");
+}
+
+static void check_widths(const char *text, int depth, const int64_t *expected)
+{
+    struct problems problems = {0};
+    struct spec *spec = spec_of(text);
+    int64_t *width;
+
+    assert_int_equal(model_widths(spec, 4, 3, &width, &problems), depth);
+    assert_int_equal(problems.count, 0);
+    assert_memory_equal(width, expected, (size_t)(depth + 1) * sizeof *width);
+    memory_free(width);
+    spec_destroy(&spec);
+}
+
+static void check_no_widths(const char *text, const char *message)
+{
+    struct problems problems = {0};
+    struct spec *spec = spec_of(text);
+    int64_t *width;
+
+    model_widths(spec, 4, 3, &width, &problems);
+    assert_int_equal(problems.count, 1);
+    assert_int_equal(problems.code, EXIT_INPUT);
+    if (!strstr(problems.text[0], message)) print_error("%s\n", problems.text[0]);
+    assert_non_null(strstr(problems.text[0], message));
+    problems_clear(&problems);
+    memory_free(width);
+    spec_destroy(&spec);
+}
+
+static void widths(void **state)
+{
+    (void)state;
+    check_widths("model: {widths: [4, 7, 3]}\n", 2, (const int64_t[]){4, 7, 3});
+    check_widths("model: {width: 6, depth: 4}\n", 4, (const int64_t[]){4, 6, 6, 6, 3});
+    check_widths("model: {depth: 1}\n", 1, (const int64_t[]){4, 3});
+    check_no_widths("model: {widths: [5, 3]}\n", "the first width is 5, but the data has 4 features");
+    check_no_widths("model: {widths: [4, 5]}\n", "the last width is 5, but the data has 3 outputs");
+    check_no_widths("model: {widths: [4]}\n", "needs at least the input and the output width");
+    check_no_widths("model: {widths: [4, 3], depth: 1}\n", "not both");
+    check_no_widths("model: {widths: [4, 3], width: 1}\n", "not both");
+    check_no_widths("model: {width: 4}\n", "model.depth: missing");
+    check_no_widths("model: {depth: 2}\n", "model.width: missing");
+}
+
+/* Mistakes that only the model sees. */
+static void refused_models(void **state)
+{
+    static const char *const texts[][2] = {
+        {"model: {widths: [4, 5, 6, 7, 3], residual: pairs}\n", "pairs need equal widths n_1 and n_3, not 5 and 7"},
+        {"model: {widths: [4, 5, 5, 3], residual: pairs}\n", "pairs need an even depth"},
+        {"model: {widths: [4, 5, 3], trainable: [3]}\n", "there is no layer 3, the depth is 2"},
+        {"model: {widths: [4, 5, 3], lr_multiplier: [1, 2, 3]}\n", "has 3 values for 2 layers"},
+        {"model: {widths: [4, 5, 3], linear_head: 3}\n", "is 3, but the depth is 2"},
+        {"model: {widths: [4, 5, 3], init: {scale: [1, 2, 3]}}\n", "has 3 values for 2 layers"},
+    };
+    int size;
+
+    (void)state;
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    struct grid *grid = grid_create(MPI_COMM_WORLD, 1, size, 3);
+    for (size_t t = 0; t < sizeof texts / sizeof *texts; t++) {
+        struct problems problems = {0};
+        struct spec *spec = spec_of(texts[t][0]);
+        assert_null(model_create(grid, spec, 4, 3, &problems));
+        assert_int_equal(problems.code, EXIT_INPUT);
+        if (!strstr(problems.text[0], texts[t][1])) print_error("%s\n", problems.text[0]);
+        assert_non_null(strstr(problems.text[0], texts[t][1]));
+        problems_clear(&problems);
+        spec_destroy(&spec);
+    }
+    grid_destroy(&grid);
+}
+
+static void params_on(const struct grid *grid)
+{
+    struct spec *spec = spec_of("model: {widths: [4, 7, 5, 3], bias: true}\n");
+    struct model *model = model_of(grid, spec);
+    struct params *p = params_create(model);
+    static const int64_t width[] = {4, 7, 5, 3};
+    int64_t at = 0;
+
+    assert_int_equal(p->depth, 3);
+    for (int l = 0; l < 3; l++) {
+        assert_int_equal(p->start[l], at);
+        assert_int_equal(p->W[l]->m, width[l + 1]);
+        assert_int_equal(p->W[l]->n, width[l]);
+        assert_ptr_equal(p->W[l]->local, p->local + at);
+        at += (int64_t)p->W[l]->mloc * p->W[l]->nloc;
+        assert_ptr_equal(p->b[l]->local, p->local + at);
+        assert_int_equal(p->b[l]->m, width[l + 1]);
+        assert_int_equal(p->b[l]->n, 1);
+        assert_int_equal(p->b[l]->nloc, grid->mycol == 0);
+        at += (int64_t)p->b[l]->mloc * p->b[l]->nloc;
+    }
+    assert_int_equal(p->start[3], at);
+    assert_int_equal(p->size, at);
+    assert_int_equal(model->params->size, at);
+    double total = (double)at;
+    grid_sum(grid, &total, 1);
+    assert_close(total, 4 * 7 + 7 + 7 * 5 + 5 + 5 * 3 + 3, 0);
+    for (int64_t i = 0; i < p->size; i++) assert_close(p->local[i], 0, 0);
+    for (int64_t i = 0; i < p->size; i++) p->local[i] = 2;
+    assert_close(params_dot(p, p), 4 * total, 0);
+    params_destroy(&p);
+    assert_null(p);
+    model_destroy(&model);
+    spec_destroy(&spec);
+}
+
+static void parameters(void **state)
+{
+    (void)state;
+    on_every_grid(params_on);
+}
+
+/* ---------------------------------------------------------------- loss */
+
+static const double logits[3][4] = {{700, -700, 1, 1000}, {-700, 700, 2, 1000}, {0, -700, 3, 1000}};
+static const double targets[3][4] = {{0, 1, 0, 1}, {1, 0, 0, 0}, {0, 0, 1, 0}};
+
+static double table(int64_t ig, int64_t jg, const void *values)
+{
+    return ((const double(*)[4])values)[ig][jg];
+}
+
+static void loss_on(const struct grid *grid)
+{
+    static const struct loss cross = {LOSS_CROSS_ENTROPY, LOSS_SUM}, mse = {LOSS_MSE, LOSS_SUM};
+    struct dmat *F = dmat_create(grid, 3, 4), *Y = dmat_create(grid, 3, 4);
+    const double normaliser = exp(-2) + exp(-1) + 1;
+    double full[12], sums[2];
+
+    dmat_set(F, table, logits);
+    dmat_set(Y, table, targets);
+    sums[0] = loss_value(&cross, 0.5, F, Y, &sums[1]);
+    grid_sum(grid, sums, 2);
+    assert_close(sums[0], 0.5 * (1400 + 1400 + log(normaliser) + log(3)), 1e-12);
+    assert_close(sums[1], 2, 0); /* the third; the fourth is a tie, which goes to the lowest index */
+    sums[0] = loss_derivative(&cross, 0.5, F, Y);
+    grid_sum(grid, sums, 1);
+    assert_close(sums[0], 0.5 * (1400 + 1400 + log(normaliser) + log(3)), 1e-12);
+    dmat_gather(F, full, -1);
+    const double expected[12] = {0.5,
+                                 -0.5,
+                                 0,
+                                 -0.5,
+                                 0.5,
+                                 0,
+                                 0.5 * exp(-2) / normaliser,
+                                 0.5 * exp(-1) / normaliser,
+                                 0.5 * (1 / normaliser - 1),
+                                 -1.0 / 3,
+                                 0.5 / 3,
+                                 0.5 / 3};
+    for (int i = 0; i < 12; i++) assert_close(full[i], expected[i], 1e-15);
+
+    dmat_set(F, table, logits);
+    sums[0] = loss_value(&mse, 0.25, F, Y, &sums[1]);
+    double square = 0;
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; j < 4; j++) square += pow(logits[i][j] - targets[i][j], 2);
+    sums[1] = loss_derivative(&mse, 0.25, F, Y);
+    grid_sum(grid, sums, 2);
+    assert_close(sums[0], 0.125 * square, 1e-15 * square);
+    assert_close(sums[1], 0.125 * square, 1e-15 * square);
+    dmat_gather(F, full, -1);
+    for (int i = 0; i < 12; i++) assert_close(full[i], 0.25 * (logits[i % 3][i / 3] - targets[i % 3][i / 3]), 0);
+    dmat_destroy(&Y);
+    dmat_destroy(&F);
+}
+
+static void losses(void **state)
+{
+    const struct loss mean = {LOSS_MSE, LOSS_MEAN}, samples = {LOSS_MSE, LOSS_SAMPLES}, sum = {LOSS_MSE, LOSS_SUM};
+    const struct loss cross = {LOSS_CROSS_ENTROPY, LOSS_MEAN};
+
+    (void)state;
+    assert_close(loss_scale(&mean, 4, 5), 1.0 / 20, 0);
+    assert_close(loss_scale(&samples, 4, 5), 1.0 / 5, 0);
+    assert_close(loss_scale(&sum, 4, 5), 1, 0);
+    assert_close(loss_scale(&cross, 4, 5), 1.0 / 5, 0);
+    on_every_grid(loss_on);
+}
+
+/* ---------------------------------------------------------------- gradient */
+
+/* 9 samples, or the identity (4 samples); one-hot columns for cross-entropy. */
+static struct dataset *dataset_of(const struct grid *grid, bool identity, bool classes)
+{
+    struct dataset *data = NEW(struct dataset, 1);
+
+    *data = (struct dataset){.features = 4, .outputs = 3, .samples = identity ? 4 : 9, .classification = classes};
+    if (!identity) {
+        data->X = dmat_create(grid, 4, 9);
+        random_fill_normal(data->X, 1, RANDOM_DATA);
+    }
+    data->Y = dmat_create(grid, 3, data->samples);
+    random_fill_normal(data->Y, 1, RANDOM_DATA + 1);
+    for (int jl = 0; classes && jl < data->Y->nloc; jl++)
+        for (int il = 0; il < data->Y->mloc; il++)
+            data->Y->local[il + jl * data->Y->lld] = dmat_row(data->Y, il) == dmat_col(data->Y, jl) % 3;
+    return data;
+}
+
+/* A direction in one matrix, or in one bias. */
+static void set_direction(struct dmat *part, uint64_t stream)
+{
+    random_fill_normal(part, 2, stream);
+}
+
+/* Derivative of the loss along `direction`, by central differences. */
+static double slope_along(struct backprop *b, struct model *model, const struct dataset *data,
+                          const struct params *direction)
+{
+    const double h = 1e-5;
+    double loss[2], accuracy;
+
+    for (int side = 0; side < 2; side++) {
+        for (int64_t i = 0; i < direction->size; i++)
+            model->params->local[i] += (side ? -2 : 1) * h * direction->local[i];
+        loss[side] = backprop_evaluate(b, model, data, &accuracy);
+    }
+    for (int64_t i = 0; i < direction->size; i++) model->params->local[i] += h * direction->local[i];
+    return (loss[0] - loss[1]) / (2 * h);
+}
+
+static void check_gradient(const struct grid *grid, const char *text, bool identity, int64_t chunk)
+{
+    struct spec *spec = spec_of(text);
+    struct model *model = model_of(grid, spec);
+    const struct loss loss = loss_of(spec);
+    struct dataset *data = dataset_of(grid, identity, loss.kind == LOSS_CROSS_ENTROPY);
+    struct backprop *b = backprop_create(model, &loss, data->samples, chunk);
+    struct params *gradient = params_create(model), *direction = params_create(model);
+    double accuracy, value;
+
+    for (int64_t i = 0; i < gradient->size; i++) gradient->local[i] = NAN;
+    for (int l = 0; l < model->depth; l++)
+        if (model->params->b[l]) random_fill_normal(model->params->b[l], 4, (uint64_t)l);
+    value = backprop_gradient(b, model, data, gradient);
+    grid_sum(grid, &value, 1);
+    assert_close(value, backprop_evaluate(b, model, data, &accuracy), 1e-13 * (1 + fabs(value)));
+    if (data->classification)
+        assert_true(accuracy >= 0 && accuracy <= 1);
+    else
+        assert_true(isnan(accuracy));
+    assert_true(backprop_bytes(b) >= 0);
+    for (int l = 0; l < 2 * model->depth; l++) {
+        struct dmat *part = l % 2 ? direction->b[l / 2] : direction->W[l / 2];
+        if (!part) continue;
+        memset(direction->local, 0, (size_t)direction->size * sizeof(double));
+        set_direction(part, (uint64_t)l);
+        const double expected = model->layer[l / 2].trainable ? slope_along(b, model, data, direction) : 0;
+        assert_close(params_dot(gradient, direction), expected, 1e-8 * (1 + fabs(expected)));
+    }
+    params_destroy(&direction);
+    params_destroy(&gradient);
+    backprop_destroy(&b);
+    dataset_destroy(&data);
+    model_destroy(&model);
+    spec_destroy(&spec);
+}
+
+static void gradient_on(const struct grid *grid)
+{
+    static const char *const texts[] = {
+        "model: {widths: [4, 5, 7, 3], activation: gelu, bias: true}\n",
+        "model: {widths: [4, 5, 3], activation: tanh, linear_head: 1}\nloss: {kind: cross_entropy}\n",
+        "model: {widths: [4, 6, 6, 6, 3], activation: silu, residual: pairs, bias: true}\nloss: {reduction: sum}\n",
+        "model: {widths: [4, 4, 4, 3], activation: elu, residual: scaled, bias: true, trainable: [2, 3]}\n",
+        "model: {widths: [4, 3], activation: linear}\nloss: {reduction: samples}\n",
+        "model: {widths: [4, 5, 5, 3], activation: leaky_relu, trainable: [1, 3], residual: scaled}\n",
+        "model: {widths: [4, 4, 4, 3], activation: linear, residual: scaled}\n",
+    };
+
+    for (int t = 0; t < (int)(sizeof texts / sizeof *texts); t++) check_gradient(grid, texts[t], t % 2, t % 3);
+    check_gradient(grid, texts[3], false, 1);
+    check_gradient(grid, texts[2], true, 1);
+}
+
+static void gradients(void **state)
+{
+    (void)state;
+    on_every_grid(gradient_on);
+}
+
+/* ---------------------------------------------------------------- learning rates and steps */
+
+static void check_rates(const char *text, const int64_t *step, const double *rate, int count)
+{
+    struct spec *spec = spec_of(text);
+
+    for (int i = 0; i < count; i++) assert_close(schedule_rate(spec, step[i]), rate[i], 1e-15);
+    spec_destroy(&spec);
+}
+
+static void learning_rates(void **state)
+{
+    static const int64_t step[] = {0, 3, 4, 5, 8, 10, 12, 20, 30};
+
+    (void)state;
+    check_rates("train: {lr: 0.3}\n", step, (const double[]){0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3}, 9);
+    check_rates("train: {lr: 0.5, schedule: {kind: step, milestones: [4, 12], factor: 0.25}}\n", step,
+                (const double[]){0.5, 0.5, 0.125, 0.125, 0.125, 0.125, 0.03125, 0.03125, 0.03125}, 9);
+    const double final = 0.1, half = 0.5 * (0.5 - final);
+    double cosine[9];
+    for (int i = 0; i < 9; i++) cosine[i] = step[i] < 20 ? final + half * (1 + cos(M_PI * (double)step[i] / 20)) : final;
+    check_rates("train: {lr: 0.5, steps: 20, schedule: {kind: cosine, final: 0.1}}\n", step, cosine, 9);
+    check_rates("train: {lr: 0.5, steps: 99, schedule: {kind: cosine, final: 0.1, length: 20}}\n", step, cosine, 9);
+    cosine[0] = 0.5 * 1 / 5;
+    cosine[1] = 0.5 * 4 / 5;
+    cosine[2] = 0.5;
+    check_rates("train: {lr: 0.5, steps: 20, schedule: {kind: cosine, final: 0.1, warmup: 5}}\n", step, cosine, 9);
+}
+
+/* Two steps with gradients 2 and then −1 everywhere from weights 1: the rule's numbers by hand. Layer 2 moves half as far,
+ * layer 3 is frozen. */
+static void check_optimizer(const struct grid *grid, const char *rule, const double direction[2], const char *state_names)
+{
+    char text[400];
+    snprintf(text, sizeof text,
+             "model: {widths: [4, 5, 5, 3], bias: true, trainable: [1, 2], lr_multiplier: [1, 0.5, 1]}\n"
+             "train: {weight_decay: 0.125, %s}\n",
+             rule);
+    struct spec *spec = spec_of(text);
+    struct model *model = model_of(grid, spec);
+    struct optimizer *optimizer = optimizer_create(model, spec);
+    struct params *gradient = params_create(model), *p = model->params, *held[2];
+    const char *name[2];
+    const double lr[2] = {0.25, 0.5};
+    double weight[3] = {1, 1, 1};
+
+    for (int64_t i = 0; i < p->size; i++) p->local[i] = 1;
+    for (int step = 0; step < 2; step++) {
+        for (int64_t i = 0; i < p->size; i++) gradient->local[i] = step ? -1 : 2;
+        optimizer_step(optimizer, model, gradient, lr[step]);
+        for (int l = 0; l < 3; l++) {
+            const double eta = l == 0 ? lr[step] : l == 1 ? 0.5 * lr[step] : 0;
+            weight[l] = (1 - eta * 0.125) * weight[l] - eta * direction[step];
+            for (int64_t i = p->start[l]; i < p->start[l + 1]; i++) assert_close(p->local[i], weight[l], 1e-14);
+        }
+    }
+    const int count = optimizer_state(optimizer, held, name);
+    assert_int_equal(count, state_names[0] == 0 ? 0 : 1 + (strchr(state_names, ' ') != NULL));
+    for (int i = 0; i < count; i++) {
+        assert_non_null(strstr(state_names, name[i]));
+        assert_int_equal(held[i]->size, p->size);
+    }
+    params_destroy(&gradient);
+    optimizer_destroy(&optimizer);
+    assert_null(optimizer);
+    model_destroy(&model);
+    spec_destroy(&spec);
+}
+
+static void optimizers_on(const struct grid *grid)
+{
+    const double v1 = 0.25 * 4, v2 = 0.75 * v1 + 0.25; /* β₂ = 0.75 */
+    const double m1 = 0.5 * 2, m2 = 0.5 * m1 - 0.5;    /* β₁ = 0.5 */
+    const double e = 1e-3;
+
+    check_optimizer(grid, "optimizer: gd", (const double[]){2, -1}, "");
+    check_optimizer(grid, "optimizer: sgd, batch: 3", (const double[]){2, -1}, "");
+    check_optimizer(grid, "optimizer: momentum, momentum: 0.75", (const double[]){2, 0.75 * 2 - 1}, "first");
+    check_optimizer(grid, "optimizer: rmsprop, beta2: 0.75, epsilon: 1e-3",
+                    (const double[]){2 / (sqrt(v1) + e), -1 / (sqrt(v2) + e)}, "second");
+    check_optimizer(grid, "optimizer: adam, beta1: 0.5, beta2: 0.75, epsilon: 1e-3",
+                    (const double[]){m1 / 0.5 / (sqrt(v1 / 0.25) + e), m2 / 0.75 / (sqrt(v2 / (1 - 0.75 * 0.75)) + e)},
+                    "first second");
+}
+
+static void optimizer_steps(void **state)
+{
+    (void)state;
+    on_every_grid(optimizers_on);
+}
+
+static const struct CMUnitTest net_tests[] = {
+    cmocka_unit_test(activations),    cmocka_unit_test(layouts),    cmocka_unit_test(widths),
+    cmocka_unit_test(refused_models), cmocka_unit_test(parameters), cmocka_unit_test(losses),
+    cmocka_unit_test(gradients),      cmocka_unit_test(learning_rates), cmocka_unit_test(optimizer_steps),
+};
+
+UNIT_MAIN(net_tests, NULL, NULL)
