@@ -105,8 +105,8 @@ find_python = for p in "$(PYTHON)" python3 /usr/bin/python3; do \
 WARN   := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-unused-parameter
 OPT    ?= -O3
 CFLAGS ?=
-SANFLAGS := $(if $(filter 1,$(SAN)),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer -O1)
-comma  := ,
+comma    := ,
+SANFLAGS := $(if $(filter 1,$(SAN)),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer -O1 -Wno-format-truncation)
 LIB_CFLAGS := $(filter-out -D_FORTIFY_SOURCE=2 -Wdate-time,$(SLEPC_CFLAGS) $(PETSC_CFLAGS) $(HDF5_CFLAGS) $(YAML_CFLAGS) $(BLAS_CFLAGS) $(RANDOM123_CFLAGS))
 ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -g $(OPT) -fopenmp-simd -fno-math-errno -ffp-contract=off $(WARN) $(SANFLAGS) \
 	-Iinclude $(patsubst -I%,-isystem %,$(LIB_CFLAGS)) $(CFLAGS)

@@ -79,24 +79,23 @@ void triplets_destroy(struct triplets **T)
     *T = NULL;
 }
 
-/* A solve. Lanczos iteration finds one copy of a multiple singular value, at least until rounding brings in another, and
- * stops where its space is exhausted. So the operator is solved again with all that was found projected out, from a new
- * random vector, until nothing large is left:
- *     A_found = (I − U Uᵀ) A (I − V Vᵀ) */
+/* A solve. Lanczos iteration finds one copy of a multiple singular value, at least until rounding brings in another,
+ * and stops where its space is exhausted. So the operator is solved again with all that was found projected out, from a
+ * new random vector, until nothing large is left: A_found = (I − U Uᵀ) A (I − V Vᵀ) */
 struct solve {
     const struct linop *A;
     const struct krylov_options *options;
     struct triplets *T;
-    int found;       /* triplets in T so far, descending */
-    bool wide;       /* m < n: SLEPc is given Aᵀ, so that it iterates in the smaller space, from our start vector */
-    bool check;      /* all are found: the round only asks whether a larger one was missed */
-    double *x, *y;   /* [nloc], [mloc] work vectors; owned */
+    int found;     /* triplets in T so far, descending */
+    bool wide;     /* m < n: SLEPc is given Aᵀ, so that it iterates in the smaller space, from our start vector */
+    bool check;    /* all are found: the round only asks whether a larger one was missed */
+    double *x, *y; /* [nloc], [mloc] work vectors; owned */
     int64_t products;
-    double largest;  /* largest singular value seen by the convergence test */
-    double ritz;     /* the same of this round */
-    int basis;       /* vectors asked for in this round */
-    int held, seen;  /* of them converged before this cycle, and tested in it */
-    bool exhausted;  /* the Krylov space of this round had fewer vectors than that */
+    double largest; /* largest singular value seen by the convergence test */
+    double ritz;    /* the same of this round */
+    int basis;      /* vectors asked for in this round */
+    int held, seen; /* of them converged before this cycle, and tested in it */
+    bool exhausted; /* the Krylov space of this round had fewer vectors than that */
 };
 
 /* Steps of a round that only looks for what was missed. */
@@ -186,8 +185,8 @@ static double missed_above(const struct solve *s)
     return s->T->sigma[s->T->rank - 1] + s->options->tolerance * s->largest;
 }
 
-/* SLEPc 3.18 goes on for ever from an exhausted space: that ends the round. (All vectors but those held are tested in each
- * cycle.) */
+/* SLEPc 3.18 goes on for ever from an exhausted space: that ends the round. (All vectors but those held are tested in
+ * each cycle.) */
 static PetscErrorCode stopping(SVD svd, PetscInt cycles, PetscInt most, PetscInt count, PetscInt wanted,
                                SVDConvergedReason *reason, void *context)
 {
@@ -223,8 +222,8 @@ static void add_random(const struct solve *s, bool left, int round, double share
     }
 }
 
-/* The start of the first round: random; on a warm start the sum of the old vectors with a small random part, because Krylov
- * iteration takes one vector only. */
+/* The start of the first round: random; on a warm start the sum of the old vectors with a small random part, because
+ * Krylov iteration takes one vector only. */
 static double *first_start(const struct solve *s)
 {
     const struct triplets *T = s->T;
@@ -245,8 +244,8 @@ static double *later_start(const struct solve *s, int round)
     return x;
 }
 
-/* start ← A_foundᵀ A_found start, which leaves the null space out: there the iteration would break down. True if nothing is left but
- * rounding errors, as far as the start vector sees. */
+/* start ← A_foundᵀ A_found start, which leaves the null space out: there the iteration would break down. True if
+ * nothing is left but rounding errors, as far as the start vector sees. */
 static bool nothing_left(struct solve *s, double *start)
 {
     const int n = s->wide ? s->A->nloc : s->A->mloc, from = s->wide ? s->A->mloc : s->A->nloc;
@@ -258,8 +257,8 @@ static bool nothing_left(struct solve *s, double *start)
     return nothing;
 }
 
-/* Takes a triplet into its place among those found; the last one of a full set is dropped. False if the vectors are not new
- * ones. */
+/* Takes a triplet into its place among those found; the last one of a full set is dropped. False if the vectors are not
+ * new ones. */
 static bool insert(struct solve *s, double sigma, double *u, double *v)
 {
     struct triplets *T = s->T;
@@ -386,7 +385,8 @@ static void measure_residuals(const struct linop *A, double tolerance, struct tr
     memory_free(y);
 }
 
-/* Rounds until k triplets are found and none that is larger was missed; returns how many are surely the leading ones. */
+/* Rounds until k triplets are found and none that is larger was missed; returns how many are surely the leading ones.
+ */
 static int solve_rounds(struct solve *s, int64_t basis)
 {
     const int k = s->T->rank;

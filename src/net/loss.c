@@ -26,8 +26,8 @@ static inline const double *column(const struct dmat *A, int jl)
     return A->local + (int64_t)jl * A->lld;
 }
 
-/* For every local column: the largest f, log Σ_c e^{f_c − largest} and Σ_c y_c, over the process column. The first two are not added
- * up: their sum would lose the digits of the second. */
+/* For every local column: the largest f, log Σ_c e^{f_c − largest} and Σ_c y_c, over the process column. The first two
+ * are not added up: their sum would lose the digits of the second. */
 static void column_sums(const struct dmat *F, const struct dmat *Y, double *largest, double *log_sum, double *weight)
 {
     const int n = F->nloc;

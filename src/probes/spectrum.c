@@ -232,18 +232,28 @@ static void snapshot(const struct probe *probe, struct h5 *file)
         if (s->triplets[k]) probe_write_triplets(s->triplets[k], file, probe->name, k + 1);
 }
 
+/* "; NAME value" if the value is there. */
+static int append(char *text, size_t size, int at, const char *name, double value)
+{
+    return isfinite(value) ? at + snprintf(text + at, size - (size_t)at, "; %s %.4g", name, value) : at;
+}
+
 static void summary(const struct probe *probe, const struct record *record)
 {
     const struct spectrum *s = probe->state;
-    log_say("  %s (last step)%s", probe->name, s->of == PROBE_OF_PRODUCT ? ", end-to-end product" : "");
+    log_say("  %s (last step)", probe->name);
     for (int k = 0; k < s->count; k++) {
-        char values[96] = "";
-        for (int i = 0, at = 0; i < 4 && i < s->rank[k]; i++)
-            at += snprintf(values + at, sizeof values - (size_t)at, " %.4g",
+        char text[192] = "";
+        int at = 0;
+        for (int i = 0; i < 4 && i < s->rank[k]; i++)
+            at += snprintf(text + at, sizeof text - (size_t)at, " %.4g",
                            record_last(record, probe->name, "singular_value", (int64_t)k * s->width + i));
-        log_say("    layer %d: leading singular values%s; stable rank %.3g, effective rank %.4g", k + 1, values,
-                record_last(record, probe->name, "stable_rank", k),
-                record_last(record, probe->name, "effective_rank", k));
+        at = append(text, sizeof text, at, "stable rank", record_last(record, probe->name, "stable_rank", k));
+        append(text, sizeof text, at, "effective rank", record_last(record, probe->name, "effective_rank", k));
+        if (s->of == PROBE_OF_PRODUCT)
+            log_say("    end-to-end product: leading singular values%s", text);
+        else
+            log_say("    layer %d: leading singular values%s", k + 1, text);
     }
 }
 

@@ -98,7 +98,8 @@ static void overlaps(void **state)
     }
 }
 
-/* Angles between the first k columns of q (n × 2k) and the same turned towards the other k, then mixed among themselves. */
+/* Angles between the first k columns of q (n × 2k) and the same turned towards the other k, then mixed among
+ * themselves. */
 static void check_angles(const double *q, int64_t n, int k, const double *angle, enum deal deal, double tolerance)
 {
     double *turned = NEW(double, n *k), *mixed = NEW(double, n *k), *mix = orthonormal(k, k), *found = NEW(double, k);

@@ -12,19 +12,23 @@
 static const int blocks[] = {1, 3, 64};
 enum { BLOCKS = 3 };
 
-/* Calls test on every grid shape and block size. */
+/* Calls test on every grid shape with all block sizes, of many ranks with one block size a shape: oversubscribed ranks
+ * are slow. */
 static void on_every_grid(void (*test)(struct grid *grid))
 {
-    int size;
+    int size, shape = 0;
 
     MPI_Comm_size(MPI_COMM_WORLD, &size);
-    for (int nprow = 1; nprow <= size; nprow++)
-        for (int b = 0; size % nprow == 0 && b < BLOCKS; b++) {
+    for (int nprow = 1; nprow <= size; nprow++) {
+        if (size % nprow != 0) continue;
+        for (int b = 0; b < BLOCKS; b++) {
+            if (size > 2 && b != (shape + size / 4) % BLOCKS) continue;
             struct grid *grid = grid_create(MPI_COMM_WORLD, nprow, size / nprow, blocks[b]);
             test(grid);
             grid_destroy(&grid);
-            assert_null(grid);
         }
+        shape++;
+    }
 }
 
 static const int64_t shapes[][2] = {{1, 1}, {7, 5}, {5, 13}, {1, 17}, {19, 1}, {70, 6}, {6, 70}, {0, 3}, {3, 0}};
@@ -54,7 +58,7 @@ static struct dmat *gaussian(const struct grid *grid, int64_t m, int64_t n, uint
 
 static double *whole(const struct dmat *A)
 {
-    double *full = NEW(double, A->m *A->n);
+    double *full = NEW(double, A->m * A->n);
 
     dmat_gather(A, full, -1);
     return full;
@@ -341,7 +345,7 @@ static void check_product(char ta, char tb, double a, const struct dmat *A, cons
                           struct dmat *C)
 {
     const size_t bytes = (size_t)(C->m * C->n) * sizeof(double);
-    double *fa = whole(A), *fb = whole(B), *size = NEW(double, C->m *C->n);
+    double *fa = whole(A), *fb = whole(B), *size = NEW(double, C->m * C->n);
 
     random_fill_normal(C, 8, 77);
     double *expected = whole(C);
@@ -385,8 +389,8 @@ static void check_shape(struct grid *grid, int64_t m, int64_t n, int64_t k, doub
 
 static void products_on(struct grid *grid)
 {
-    static const int64_t sizes[][3] = {{1, 1, 1}, {7, 5, 11}, {13, 17, 1}, {1, 19, 6},  {23, 1, 4},
-                                       {97, 3, 5}, {2, 101, 3}, {4, 3, 89}, {67, 71, 73}};
+    static const int64_t sizes[][3] = {{1, 1, 1},  {7, 5, 11},  {13, 17, 1}, {1, 19, 6},  {23, 1, 4},
+                                       {97, 3, 5}, {2, 101, 3}, {4, 3, 89},  {67, 71, 73}};
     static const double scales[][2] = {{1, 0}, {1, 1}, {-0.5, 0.5}, {2, -1}};
 
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
@@ -437,8 +441,8 @@ static void check_exact(struct grid *grid, char ta, char tb, int64_t m, int64_t 
     dmat_destroy(&A);
 }
 
-/* The index that panels run over is wider than a panel, whose least width is 256 columns in whole rounds of blocks; panels of
- * so many rows are no wider. */
+/* The index that panels run over is wider than a panel, whose least width is 256 columns in whole rounds of blocks;
+ * panels of so many rows are no wider. */
 static void wide_on(struct grid *grid)
 {
     const int64_t tall = 1100 * grid->nprow, broad = 1100 * grid->npcol, wide = 521;

@@ -137,8 +137,7 @@ static void check_matrix(const struct grid *grid, int64_t m, int64_t n)
 
     random_fill_normal(A, 6, RANDOM_WEIGHTS + 1);
     dmat_gather(A, full, -1);
-    for (int64_t i = 0; i < m * n; i++)
-        assert_close(full[i], random_normal(6, RANDOM_WEIGHTS + 1, (uint64_t)i), 0);
+    for (int64_t i = 0; i < m * n; i++) assert_close(full[i], random_normal(6, RANDOM_WEIGHTS + 1, (uint64_t)i), 0);
     random_fill_uniform(A, 6, RANDOM_DATA);
     dmat_gather(A, full, -1);
     for (int64_t i = 0; i < m * n; i++) {
