@@ -1,7 +1,6 @@
 /* ranks: 1 2 4 6 */
 /* Orthonormal factors, singular values and vectors, and the compression of data, on every grid shape, several block
- * sizes and more ranks than blocks. The SVD of more than 2048 × 2048 elements (PDGESVD) takes minutes and is not run
- * here. */
+ * sizes and more ranks than blocks; and PDGESVD, which serves matrices of more than 2048 × 2048 elements. */
 #include "base/error.h"
 #include "base/memory.h"
 #include "dist/dmat.h"
