@@ -1,13 +1,13 @@
 /* gemm: distributed products (declared in dmat.h).
  *
- * The `panel` route keeps the larger work local: panels of one operand (on a two-dimensional grid: of both) are
- * gathered along process rows or columns, multiplied by one local DGEMM, and where the inner index is distributed the
- * partial products are exchanged and added in rank order, so that the result has the same bits on every run. Memory is
- * bounded by the panel.
+ * The `panel` route gathers panels of one operand (on a two-dimensional grid: of both) along process rows or columns,
+ * multiplies them by one local DGEMM each, and where the inner index is distributed exchanges the partial products and
+ * adds them in rank order, so that the result has the same bits on every run. Memory is bounded by the panels.
  *
  *     N,N   C_ij = Σ_k A_ik B_kj    panels of k: columns of A gathered along the process row, rows of B down the column
- *     T,N   C_ij = Σ_p A_p:ᵀ B_pj   panels of rows of C: columns of A gathered along the row; sums over process rows
- *     N,T   C_ij = Σ_q A_iq B_:qᵀ   panels of columns of C: rows of B gathered down the column; sums over process
+ *     T,N   C_ij = Σ_p A_p:ᵀ B_pj   one process row: panels of k, rows of A gathered along the row;
+ *                                   else panels of rows of C: columns of A gathered, sums over process rows
+ *     N,T   C_ij = Σ_q A_iq B_:qᵀ   panels of columns of C: rows of B gathered down the column, sums over process
  * columns
  */
 #include "base/error.h"
@@ -22,7 +22,7 @@ enum { SLOT_PANEL, SLOT_PANEL_B, SLOT_EXCHANGE };
 
 /* Doubles in one panel: large enough for a DGEMM at full speed, small beside the operands. */
 static const int64_t PANEL_DOUBLES = (int64_t)1 << 18;
-static const int64_t PANEL_WIDTH = 256; /* at least */
+static const int64_t PANEL_WIDTH = 512; /* at least: DGEMM packs an operand anew, or updates C, once a panel */
 
 /* C ← a·op(A) op(B) + b·C on local arrays; empty results are left alone, an empty inner index scales C. */
 static void local_gemm(char ta, char tb, int m, int n, int k, double a, const double *A, int lda, const double *B,
@@ -97,28 +97,61 @@ struct panel {
     int lld;
 };
 
-static struct panel gather_columns(const struct dmat *A, int64_t k0, int64_t k1, int slot)
-{
-    const struct grid *grid = A->grid;
-    if (grid->npcol == 1) return (struct panel){A->local + k0 * A->lld, A->lld};
-    ensure(A->lld == A->mloc || A->mloc == 0);
-    struct deal deal = deal_create(k0, k1, A->nb, grid->mycol, grid->npcol);
-    int64_t rows = A->mloc;
-    double *dealt = grid_work(grid, SLOT_EXCHANGE, rows * (k1 - k0)), *panel = grid_work(grid, slot, rows * (k1 - k0));
-    gather_along(grid->row_comm, grid->npcol, A->local + (int64_t)deal.first * rows, grid->mycol, &deal, A->mloc,
-                 dealt);
-    for (int64_t k = k0, end; k < k1; k = end) {
-        end = block_end(k, k1, A->nb);
-        int64_t from = deal_position(&deal, k, k0, A->nb, grid->npcol);
-        memcpy(panel + (k - k0) * rows, dealt + from * rows, (size_t)((end - k) * rows) * sizeof(double));
-    }
-    deal_destroy(&deal);
-    return (struct panel){panel, A->lld};
-}
-
 static void copy_rows(const double *from, int64_t ld_from, double *to, int64_t ld_to, int rows, int cols)
 {
     for (int j = 0; j < cols; j++) memcpy(to + j * ld_to, from + j * ld_from, (size_t)rows * sizeof(double));
+}
+
+/* The columns of an array (`rows` doubles each) that belong to process q, where they stand in the natural order of the
+ * range [k0, k1): whole blocks. */
+static MPI_Datatype columns_of(int q, int64_t k0, int64_t k1, int nb, int procs, int rows)
+{
+    const int most = (int)((k1 - k0) / nb) + 2;
+    int *length = NEW(int, most), *at = NEW(int, most), count = 0;
+    for (int64_t k = k0, end; k < k1; k = end) {
+        end = block_end(k, k1, nb);
+        if (grid_owner(k, nb, procs) != q) continue;
+        length[count] = (int)(end - k);
+        at[count++] = (int)(k - k0);
+    }
+    MPI_Datatype column, type;
+    MPI_Type_contiguous(rows, MPI_DOUBLE, &column);
+    MPI_Type_indexed(count, length, at, column, &type);
+    MPI_Type_commit(&type);
+    MPI_Type_free(&column);
+    memory_free(at);
+    memory_free(length);
+    return type;
+}
+
+/* Local rows [i0, i1) of columns [k0, k1) of A, in natural order: mine are copied to their place and sent from there,
+ * the others' are received into theirs. */
+static struct panel gather_columns(const struct dmat *A, int i0, int i1, int64_t k0, int64_t k1)
+{
+    const struct grid *grid = A->grid;
+    const int procs = grid->npcol, me = grid->mycol, rows = i1 - i0;
+    if (procs == 1) return (struct panel){A->local + i0 + k0 * A->lld, A->lld};
+    double *panel = grid_work(grid, SLOT_PANEL, rows * (k1 - k0));
+    for (int64_t k = k0, end; k < k1; k = end) {
+        end = block_end(k, k1, A->nb);
+        if (grid_owner(k, A->nb, procs) == me)
+            copy_rows(A->local + i0 + (int64_t)grid_local(k, A->nb, procs) * A->lld, A->lld, panel + (k - k0) * rows,
+                      rows, rows, (int)(end - k));
+    }
+    MPI_Request *request = NEW(MPI_Request, 2 * procs);
+    MPI_Datatype mine = columns_of(me, k0, k1, A->nb, procs, rows);
+    int count = 0;
+    for (int step = 1; step < procs; step++) {
+        const int from = (me + procs - step) % procs, to = (me + step) % procs;
+        MPI_Datatype theirs = columns_of(from, k0, k1, A->nb, procs, rows);
+        MPI_Irecv(panel, 1, theirs, from, 0, grid->row_comm, &request[count++]);
+        MPI_Isend(panel, 1, mine, to, 0, grid->row_comm, &request[count++]);
+        MPI_Type_free(&theirs);
+    }
+    MPI_Waitall(count, request, MPI_STATUSES_IGNORE);
+    MPI_Type_free(&mine);
+    memory_free(request);
+    return (struct panel){panel, rows > 0 ? rows : 1};
 }
 
 static struct panel gather_rows(const struct dmat *B, int64_t k0, int64_t k1, int slot)
@@ -141,29 +174,42 @@ static struct panel gather_rows(const struct dmat *B, int64_t k0, int64_t k1, in
     return (struct panel){panel, width > 0 ? width : 1};
 }
 
-/* C's part of a panel += Σ over the process row of the partial panels T (C->mloc × (j1 − j0)), added in rank order.
- * T stands in slot SLOT_EXCHANGE with columns in rank-major order, so that it is its own send buffer. */
-static void add_columns(struct dmat *C, int64_t j0, int64_t j1, const struct deal *deal, const double *T, double b)
+/* Columns [j0, j1) of C ← b·C + Σ over the process row of the partial panels T (C->mloc × (j1 − j0), natural order),
+ * added in rank order. */
+static void add_columns(struct dmat *C, int64_t j0, int64_t j1, const double *T, double b)
 {
     const struct grid *grid = C->grid;
-    const int procs = grid->npcol, mine = deal->count[grid->mycol];
-    int *n = NEW(int, 4 * procs), *at = n + procs, *nr = n + 2 * procs, *at_r = n + 3 * procs;
-    for (int p = 0; p < procs; p++) {
-        n[p] = to_int((int64_t)deal->count[p] * C->mloc);
-        at[p] = to_int((int64_t)deal->at[p] * C->mloc);
-        nr[p] = to_int((int64_t)mine * C->mloc);
-        at_r[p] = to_int((int64_t)p * nr[p]);
+    const int procs = grid->npcol, me = grid->mycol, rows = C->mloc;
+    const int first = grid_count(j0, C->nb, me, 0, procs), mine = grid_count(j1, C->nb, me, 0, procs) - first;
+    const int64_t size = (int64_t)mine * rows;
+    double *parts = grid_work(grid, SLOT_PANEL, procs * size);
+    MPI_Request *request = NEW(MPI_Request, 2 * procs);
+    int count = 0;
+    for (int step = 1; step < procs; step++) {
+        const int from = (me + procs - step) % procs, to = (me + step) % procs;
+        MPI_Datatype theirs = columns_of(to, j0, j1, C->nb, procs, rows);
+        MPI_Irecv(parts + from * size, to_int(size), MPI_DOUBLE, from, 1, grid->row_comm, &request[count++]);
+        MPI_Isend(T, 1, theirs, to, 1, grid->row_comm, &request[count++]);
+        MPI_Type_free(&theirs);
     }
-    double *parts = grid_work(grid, SLOT_PANEL, (int64_t)procs * mine * C->mloc);
-    MPI_Alltoallv(T, n, at, MPI_DOUBLE, parts, nr, at_r, MPI_DOUBLE, grid->row_comm);
-    int64_t size = (int64_t)mine * C->mloc;
-    double *restrict to = C->local + (int64_t)deal->first * C->mloc;
-    for (int64_t i = 0; i < size; i++) {
-        double sum = parts[i];
-        for (int p = 1; p < procs; p++) sum += parts[i + p * size];
-        to[i] = b == 0 ? sum : b * to[i] + sum;
+    MPI_Waitall(count, request, MPI_STATUSES_IGNORE);
+    memory_free(request);
+    const double **part = NEW(const double *, procs);
+    int64_t done = 0;
+    for (int64_t j = j0, end; j < j1; j = end) {
+        end = block_end(j, j1, C->nb);
+        if (grid_owner(j, C->nb, procs) != me) continue;
+        const int64_t length = (end - j) * rows;
+        for (int p = 0; p < procs; p++) part[p] = p == me ? T + (j - j0) * rows : parts + p * size + done;
+        double *to = C->local + ((int64_t)first * rows + done);
+        for (int64_t i = 0; i < length; i++) {
+            double sum = part[0][i];
+            for (int p = 1; p < procs; p++) sum += part[p][i];
+            to[i] = b == 0 ? sum : b * to[i] + sum;
+        }
+        done += length;
     }
-    memory_free(n);
+    memory_free(part);
 }
 
 /* The same for rows [i0, i1) of C over the process column; T is a natural-order panel ((i1 − i0) × C->nloc). */
@@ -215,8 +261,20 @@ static void panel_nn(double a, const struct dmat *A, const struct dmat *B, doubl
     int64_t width = grid->size == 1 ? A->n : panel_width(tall > wide ? tall : wide, A->n, A->nb, procs);
     for (int64_t k0 = 0; k0 < A->n; k0 += width) {
         int64_t k1 = k0 + width < A->n ? k0 + width : A->n;
-        struct panel left = gather_columns(A, k0, k1, SLOT_PANEL), right = gather_rows(B, k0, k1, SLOT_PANEL_B);
+        struct panel left = gather_columns(A, 0, A->mloc, k0, k1), right = gather_rows(B, k0, k1, SLOT_PANEL_B);
         local_gemm('N', 'N', C->mloc, C->nloc, (int)(k1 - k0), a, left.data, left.lld, right.data, right.lld,
+                   k0 == 0 ? b : 1, C->local, C->lld);
+    }
+}
+
+/* One process row: the inner index is local, and panels of it need no sums. */
+static void panel_tn_inner(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)
+{
+    int64_t width = C->grid->size == 1 ? A->m : panel_width(A->n, A->m, 1, 1);
+    for (int64_t k0 = 0; k0 < A->m; k0 += width) {
+        int64_t k1 = k0 + width < A->m ? k0 + width : A->m;
+        struct panel left = gather_columns(A, (int)k0, (int)k1, 0, A->n);
+        local_gemm('T', 'N', C->mloc, C->nloc, (int)(k1 - k0), a, left.data, left.lld, B->local + k0, B->lld,
                    k0 == 0 ? b : 1, C->local, C->lld);
     }
 }
@@ -225,16 +283,14 @@ static void panel_tn(double a, const struct dmat *A, const struct dmat *B, doubl
 {
     const struct grid *grid = C->grid;
     int64_t inner = largest_local(A->m, A->mb, grid->nprow), cols = largest_local(C->n, C->nb, grid->npcol);
-    int64_t rows = grid->nprow > 1 && cols > inner ? cols : inner;
-    int64_t width = grid->size == 1 ? A->n : panel_width(rows, A->n, A->nb, grid->npcol);
+    int64_t width = panel_width(cols > inner ? cols : inner, A->n, A->nb, grid->npcol);
+    if (grid->nprow == 1) {
+        panel_tn_inner(a, A, B, b, C);
+        return;
+    }
     for (int64_t i0 = 0; i0 < A->n; i0 += width) {
         int64_t i1 = i0 + width < A->n ? i0 + width : A->n;
-        struct panel left = gather_columns(A, i0, i1, SLOT_PANEL);
-        if (grid->nprow == 1) {
-            local_gemm('T', 'N', (int)(i1 - i0), C->nloc, A->mloc, a, left.data, left.lld, B->local, B->lld, b,
-                       C->local + i0, C->lld);
-            continue;
-        }
+        struct panel left = gather_columns(A, 0, A->mloc, i0, i1);
         double *T = grid_work(grid, SLOT_EXCHANGE, (i1 - i0) * C->nloc);
         local_gemm('T', 'N', (int)(i1 - i0), C->nloc, A->mloc, a, left.data, left.lld, B->local, B->lld, 0, T,
                    (int)(i1 - i0));
@@ -242,7 +298,6 @@ static void panel_tn(double a, const struct dmat *A, const struct dmat *B, doubl
     }
 }
 
-/* Panels of columns of C in the rank-major order of their owners: one DGEMM an owner, straight into the send buffer. */
 static void panel_nt(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)
 {
     const struct grid *grid = C->grid;
@@ -252,23 +307,11 @@ static void panel_nt(double a, const struct dmat *A, const struct dmat *B, doubl
     for (int64_t j0 = 0; j0 < B->m; j0 += width) {
         int64_t j1 = j0 + width < B->m ? j0 + width : B->m;
         struct panel right = gather_rows(B, j0, j1, SLOT_PANEL_B);
-        if (grid->npcol == 1) {
-            local_gemm('N', 'T', C->mloc, (int)(j1 - j0), A->nloc, a, A->local, A->lld, right.data, right.lld, b,
-                       C->local + j0 * C->lld, C->lld);
-            continue;
-        }
-        struct deal deal = deal_create(j0, j1, C->nb, grid->mycol, grid->npcol);
-        double *sorted = grid_work(grid, SLOT_PANEL, (j1 - j0) * A->nloc);
-        int height = (int)(j1 - j0);
-        for (int64_t j = j0, end; j < j1; j = end) {
-            end = block_end(j, j1, C->nb);
-            copy_rows(right.data + (j - j0), right.lld, sorted + deal_position(&deal, j, j0, C->nb, grid->npcol),
-                      height, (int)(end - j), A->nloc);
-        }
-        double *T = grid_work(grid, SLOT_EXCHANGE, (j1 - j0) * C->mloc);
-        local_gemm('N', 'T', C->mloc, height, A->nloc, a, A->local, A->lld, sorted, height, 0, T, C->mloc);
-        add_columns(C, j0, j1, &deal, T, b);
-        deal_destroy(&deal);
+        const bool alone = grid->npcol == 1;
+        double *T = alone ? C->local + j0 * C->lld : grid_work(grid, SLOT_EXCHANGE, (j1 - j0) * C->mloc);
+        local_gemm('N', 'T', C->mloc, (int)(j1 - j0), A->nloc, a, A->local, A->lld, right.data, right.lld,
+                   alone ? b : 0, T, C->lld);
+        if (!alone) add_columns(C, j0, j1, T, b);
     }
 }
 
