@@ -35,9 +35,12 @@ struct krylov_options {
 struct triplets *triplets_create(const struct linop *A, int k);
 void triplets_destroy(struct triplets **T);
 
-/* Collective on A->comm. Solves for the leading triplets; warm-started from T if T->filled. A zero operator gives zeros
- * and orthonormal vectors from the generator. Unconverged triplets are NaN in sigma and counted out of `converged`;
- * never silent. The start vector comes from our own generator by global index, so it doesn't depend on the rank count.
+/* Collective on A->comm. Solves for the leading triplets; warm-started from T if T->filled: old
+ * triplets that still solve the problem are kept, else Krylov iteration starts from their sum. Multiple values are
+ * found with all their copies: what was found is projected out and the rest is asked for anything larger. A zero
+ * operator gives zeros and orthonormal vectors from the generator. Unconverged triplets are NaN in sigma and counted
+ * out of `converged`; never silent. The start vector comes from our own generator by global index, so it doesn't depend
+ * on the rank count.
  */
 void krylov_svd(const struct linop *A, const struct krylov_options *options, struct triplets *T);
 

@@ -232,7 +232,7 @@ static double *first_start(const struct solve *s)
     double *x = NEW(double, n);
     for (int i = 0; T->filled && i < T->converged; i++)
         for (int j = 0; j < n; j++) x[j] += old[j + (int64_t)i * n];
-    add_random(s, s->wide, 0, T->filled ? 1e-6 : 1, x);
+    add_random(s, s->wide, 0, T->filled ? 1e-8 : 1, x);
     return x;
 }
 
@@ -362,27 +362,52 @@ static void fill_with_zeros(struct solve *s)
     memory_free(v);
 }
 
-/* Measured residuals, with two products a triplet. What is not as good as was asked for is not converged. */
-static void measure_residuals(const struct linop *A, double tolerance, struct triplets *T)
+/* Residual of triplet i relative to σ_1, with two products. `rayleigh` first sets σ_i to ⟨u, A v⟩. */
+static double residual_of(const struct solve *s, int i, bool rayleigh)
 {
-    double *y = NEW(double, A->mloc), *x = NEW(double, A->nloc), *sums = NEW(double, T->rank);
-    for (int i = 0; i < T->converged; i++) {
-        const double *u = T->left + (int64_t)i * A->mloc, *v = T->right + (int64_t)i * A->nloc;
-        A->apply(A, v, y);
-        A->apply_adjoint(A, u, x);
-        for (int k = 0; k < A->mloc; k++) sums[i] += (y[k] - T->sigma[i] * u[k]) * (y[k] - T->sigma[i] * u[k]);
-        for (int k = 0; k < A->nloc; k++) sums[i] += (x[k] - T->sigma[i] * v[k]) * (x[k] - T->sigma[i] * v[k]);
-    }
-    MPI_Allreduce(MPI_IN_PLACE, sums, T->rank, MPI_DOUBLE, MPI_SUM, A->comm);
-    const double enough = 10 * fmax(tolerance, ROUNDING);
+    const struct linop *A = s->A;
+    struct triplets *T = s->T;
+    const double *u = T->left + (int64_t)i * A->mloc, *v = T->right + (int64_t)i * A->nloc;
+    double sums[2] = {0, 0};
+    A->apply(A, v, s->y);
+    A->apply_adjoint(A, u, s->x);
+    for (int k = 0; k < A->mloc; k++) sums[0] += u[k] * s->y[k];
+    MPI_Allreduce(MPI_IN_PLACE, sums, 1, MPI_DOUBLE, MPI_SUM, A->comm);
+    if (rayleigh) T->sigma[i] = sums[0];
+    const double sigma = T->sigma[i];
+    for (int k = 0; k < A->mloc; k++) sums[1] += (s->y[k] - sigma * u[k]) * (s->y[k] - sigma * u[k]);
+    for (int k = 0; k < A->nloc; k++) sums[1] += (s->x[k] - sigma * v[k]) * (s->x[k] - sigma * v[k]);
+    MPI_Allreduce(MPI_IN_PLACE, sums + 1, 1, MPI_DOUBLE, MPI_SUM, A->comm);
+    return sqrt(sums[1]) / (T->sigma[0] > 0 ? T->sigma[0] : 1);
+}
+
+/* What is not as good as was asked for is not converged. */
+static void measure_residuals(const struct solve *s)
+{
+    struct triplets *T = s->T;
+    const double enough = 10 * fmax(s->options->tolerance, ROUNDING);
     for (int i = 0; i < T->rank; i++) {
-        T->residual[i] = sqrt(sums[i]) / (T->sigma[0] > 0 ? T->sigma[0] : 1);
+        T->residual[i] = i < T->converged ? residual_of(s, i, false) : NAN;
         if (i < T->converged && !(T->residual[i] <= enough)) T->converged = i;
         if (i >= T->converged) T->sigma[i] = T->residual[i] = NAN;
     }
-    memory_free(sums);
-    memory_free(x);
-    memory_free(y);
+}
+
+/* A warm start whose old triplets still solve the problem (a frozen layer, the end of training): they are kept, and
+ * only the check for missed ones is left to do. The last triplet is tried first: it costs two products if they do not.
+ */
+static void keep_old(struct solve *s)
+{
+    struct triplets *T = s->T;
+    if (!T->filled || T->converged < T->rank) return;
+    bool good = true;
+    for (int i = T->rank - 1; good && i >= 0; i--) {
+        good = residual_of(s, i, true) <= s->options->tolerance && (i == T->rank - 1 || T->sigma[i] >= T->sigma[i + 1]);
+        s->products += 2;
+    }
+    if (!good) return;
+    s->found = T->rank;
+    s->largest = T->sigma[0];
 }
 
 /* Rounds until k triplets are found and none that is larger was missed; returns how many are surely the leading ones.
@@ -391,7 +416,7 @@ static int solve_rounds(struct solve *s, int64_t basis)
 {
     const int k = s->T->rank;
     const int64_t least = s->A->m < s->A->n ? s->A->m : s->A->n;
-    double *start = first_start(s);
+    double *start = s->found ? later_start(s, 0) : first_start(s);
     int failures = 0;
     for (int round = 1; s->found < least && s->products < s->options->max_products; round++) {
         s->check = s->found == k;
@@ -420,9 +445,10 @@ void krylov_svd(const struct linop *A, const struct krylov_options *options, str
     struct solve s = {.A = A, .options = options, .T = T, .wide = A->m < A->n};
     s.x = NEW(double, A->nloc);
     s.y = NEW(double, A->mloc);
+    keep_old(&s);
     T->converged = solve_rounds(&s, basis);
     T->products = s.products;
-    measure_residuals(A, options->tolerance, T);
+    measure_residuals(&s);
     T->filled = T->converged > 0;
     memory_free(s.y);
     memory_free(s.x);

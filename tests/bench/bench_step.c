@@ -38,6 +38,15 @@ static void local_products(void *context)
         dgemm_(&shapes[i][0], &shapes[i][1], &w->n, &w->n, &w->n, &one, w->A, &w->n, w->B, &w->n, &zero, w->C, &w->n);
 }
 
+static void warm_up(void)
+{
+    struct local w = {256, NEW(double, 256 * 256), NEW(double, 256 * 256), NEW(double, 256 * 256)};
+    local_products(&w);
+    memory_free(w.A);
+    memory_free(w.B);
+    memory_free(w.C);
+}
+
 struct training {
     struct model *model;
     const struct dataset *data;
@@ -115,6 +124,7 @@ int main(int argc, char **argv)
         return EXIT_INPUT;
     }
     krylov_start(MPI_COMM_WORLD);
+    warm_up(); /* BLAS allocates its own buffers at its first product */
     const int64_t before = memory_peak();
     struct data *data = data_create(grid, spec, &problems);
     struct training t = {.data = data->train};
