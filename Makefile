@@ -170,7 +170,7 @@ unit: $(UNIT)
 
 bench: $(BUILD)/.packages-bench
 	@$(MAKE) --no-print-directory -j$(NPROC) all $(BENCHES)
-	@$(find_python); $$python tests/bench/bench.py --build $(BUILD) --mpirun '$(MPIRUN)'
+	@$(find_python); $$python tests/bench/bench.py --build $(BUILD) --mpirun '$(if $(filter 1,$(NPROC)),$(MPIRUN),mpirun)'
 
 lint: $(BUILD)/.packages-check
 	@$(find_python); $$python tests/lint.py --flags '$(ALL_CFLAGS)'

@@ -17,9 +17,12 @@ struct linop {
     void *context;                                                            /* owned by whoever made the operator */
     void (*apply)(const struct linop *A, const double *x, double *y);         /* Collective on comm. y = A x */
     void (*apply_adjoint)(const struct linop *A, const double *y, double *x); /* Collective on comm. x = Aᵀ y */
-    int64_t (*row_index)(const struct linop *A, int il);                      /* Local. Global index of local y entry */
-    int64_t (*col_index)(const struct linop *A, int jl);                      /* Local. Global index of local x entry */
-    void (*destroy)(struct linop *A); /* Local. Frees the context; may be NULL */
+    /* Collective on comm. The same for `count` vectors at once (columns), where that is cheaper; NULL: one by one. */
+    void (*apply_block)(const struct linop *A, int count, const double *X, double *Y);
+    void (*apply_adjoint_block)(const struct linop *A, int count, const double *Y, double *X);
+    int64_t (*row_index)(const struct linop *A, int il); /* Local. Global index of local y entry */
+    int64_t (*col_index)(const struct linop *A, int jl); /* Local. Global index of local x entry */
+    void (*destroy)(struct linop *A);                    /* Local. Frees the context; may be NULL */
 };
 
 /* Local. The linop of a distributed matrix (borrowed, must outlive the linop). Column index j of x belongs to one
@@ -30,6 +33,10 @@ struct linop *linop_of_matrix(const struct dmat *A);
 /* Collective on the grid. The product A_{count−1} ··· A_1 A_0 of matrices (borrowed) as one operator; the products are
  * never formed. */
 struct linop *linop_of_product(const struct dmat *const *A, int count);
+
+/* Collective on A->comm. Y = A X and X = Aᵀ Y for `count` columns, by the block callbacks if there are any. */
+void linop_apply_block(const struct linop *A, int count, const double *X, double *Y);
+void linop_apply_adjoint_block(const struct linop *A, int count, const double *Y, double *X);
 
 /* Local. Frees the operator and sets *A to NULL. */
 void linop_destroy(struct linop **A);

@@ -362,23 +362,34 @@ static void fill_with_zeros(struct solve *s)
     memory_free(v);
 }
 
-/* Residual of triplet i relative to σ_1, with two products. `rayleigh` first sets σ_i to ⟨u, A v⟩. */
-static double residual_of(const struct solve *s, int i, bool rayleigh)
+/* residual[i] of triplets first ≤ i < first + count relative to σ_1, with two products each. `rayleigh` first sets σ_i
+ * to ⟨u_i, A v_i⟩. */
+static void find_residuals(const struct solve *s, int first, int count, bool rayleigh)
 {
     const struct linop *A = s->A;
     struct triplets *T = s->T;
-    const double *u = T->left + (int64_t)i * A->mloc, *v = T->right + (int64_t)i * A->nloc;
-    double sums[2] = {0, 0};
-    A->apply(A, v, s->y);
-    A->apply_adjoint(A, u, s->x);
-    for (int k = 0; k < A->mloc; k++) sums[0] += u[k] * s->y[k];
-    MPI_Allreduce(MPI_IN_PLACE, sums, 1, MPI_DOUBLE, MPI_SUM, A->comm);
-    if (rayleigh) T->sigma[i] = sums[0];
-    const double sigma = T->sigma[i];
-    for (int k = 0; k < A->mloc; k++) sums[1] += (s->y[k] - sigma * u[k]) * (s->y[k] - sigma * u[k]);
-    for (int k = 0; k < A->nloc; k++) sums[1] += (s->x[k] - sigma * v[k]) * (s->x[k] - sigma * v[k]);
-    MPI_Allreduce(MPI_IN_PLACE, sums + 1, 1, MPI_DOUBLE, MPI_SUM, A->comm);
-    return sqrt(sums[1]) / (T->sigma[0] > 0 ? T->sigma[0] : 1);
+    const size_t m = (size_t)A->mloc, n = (size_t)A->nloc, all = (size_t)count;
+    const double *U = T->left + (size_t)first * m, *V = T->right + (size_t)first * n;
+    double *Y = NEW(double, m *all), *X = NEW(double, n *all), *sums = NEW(double, all);
+    linop_apply_block(A, count, V, Y);
+    linop_apply_adjoint_block(A, count, U, X);
+    if (rayleigh) {
+        for (size_t i = 0; i < all; i++)
+            for (size_t k = 0; k < m; k++) sums[i] += U[i * m + k] * Y[i * m + k];
+        MPI_Allreduce(MPI_IN_PLACE, sums, count, MPI_DOUBLE, MPI_SUM, A->comm);
+        memcpy(T->sigma + first, sums, all * sizeof *sums);
+        memset(sums, 0, all * sizeof *sums);
+    }
+    for (size_t i = 0; i < all; i++) {
+        const double sigma = T->sigma[(size_t)first + i];
+        for (size_t k = 0; k < m; k++) sums[i] += pow(Y[i * m + k] - sigma * U[i * m + k], 2);
+        for (size_t k = 0; k < n; k++) sums[i] += pow(X[i * n + k] - sigma * V[i * n + k], 2);
+    }
+    MPI_Allreduce(MPI_IN_PLACE, sums, count, MPI_DOUBLE, MPI_SUM, A->comm);
+    for (int i = 0; i < count; i++) T->residual[first + i] = sqrt(sums[i]) / (T->sigma[0] > 0 ? T->sigma[0] : 1);
+    memory_free(sums);
+    memory_free(X);
+    memory_free(Y);
 }
 
 /* What is not as good as was asked for is not converged. */
@@ -386,8 +397,8 @@ static void measure_residuals(const struct solve *s)
 {
     struct triplets *T = s->T;
     const double enough = 10 * fmax(s->options->tolerance, ROUNDING);
+    if (T->converged > 0) find_residuals(s, 0, T->converged, false);
     for (int i = 0; i < T->rank; i++) {
-        T->residual[i] = i < T->converged ? residual_of(s, i, false) : NAN;
         if (i < T->converged && !(T->residual[i] <= enough)) T->converged = i;
         if (i >= T->converged) T->sigma[i] = T->residual[i] = NAN;
     }
@@ -400,11 +411,15 @@ static void keep_old(struct solve *s)
 {
     struct triplets *T = s->T;
     if (!T->filled || T->converged < T->rank) return;
+    const int last = T->rank - 1;
+    find_residuals(s, last, 1, true);
+    s->products += 2;
+    if (!(T->residual[last] <= s->options->tolerance)) return;
+    find_residuals(s, 0, last, true);
+    s->products += 2 * last;
     bool good = true;
-    for (int i = T->rank - 1; good && i >= 0; i--) {
-        good = residual_of(s, i, true) <= s->options->tolerance && (i == T->rank - 1 || T->sigma[i] >= T->sigma[i + 1]);
-        s->products += 2;
-    }
+    for (int i = 0; i < last; i++)
+        good = good && T->residual[i] <= s->options->tolerance && T->sigma[i] >= T->sigma[i + 1];
     if (!good) return;
     s->found = T->rank;
     s->largest = T->sigma[0];
@@ -436,11 +451,19 @@ static int solve_rounds(struct solve *s, int64_t basis)
     return sure;
 }
 
+/* A larger basis needs fewer restarts and products, and more memory and orthogonalisation; measured with k = 20 at
+ * width 1024: 4k is the fastest. */
+static int64_t default_basis(int k)
+{
+    const int64_t extra = 2 * k < 10 ? 10 : 2 * k > 60 ? 60 : 2 * k;
+    return 2 * k + extra;
+}
+
 void krylov_svd(const struct linop *A, const struct krylov_options *options, struct triplets *T)
 {
     if (T->rank == 0) return;
     const int64_t least = A->m < A->n ? A->m : A->n;
-    int64_t basis = options->basis ? options->basis : 2 * T->rank + 10;
+    int64_t basis = options->basis ? options->basis : default_basis(T->rank);
     if (basis > least) basis = least;
     struct solve s = {.A = A, .options = options, .T = T, .wide = A->m < A->n};
     s.x = NEW(double, A->nloc);

@@ -54,6 +54,45 @@ static void matrix_apply_adjoint(const struct linop *L, const double *y, double 
     MPI_Reduce_scatter(c->x, x, c->col_count, MPI_DOUBLE, MPI_SUM, A->grid->col_comm);
 }
 
+/* Several vectors: the small messages one by one, the matrix read once. */
+static void matrix_apply_block(const struct linop *L, int count, const double *X, double *Y)
+{
+    const struct matrix_context *c = L->context;
+    const struct dmat *A = c->A;
+    const double unit = 1, zero = 0;
+    const int ldx = A->nloc > 0 ? A->nloc : 1, ldy = A->mloc > 0 ? A->mloc : 1;
+    double *x = NEW(double, (int64_t)A->nloc *count), *y = NEW(double, (int64_t)A->mloc *count);
+    for (int k = 0; k < count; k++)
+        MPI_Allgatherv(X + (int64_t)k * L->nloc, L->nloc, MPI_DOUBLE, x + (int64_t)k * A->nloc, c->col_count, c->col_at,
+                       MPI_DOUBLE, A->grid->col_comm);
+    if (A->mloc && A->nloc)
+        dgemm_("N", "N", &A->mloc, &count, &A->nloc, &unit, A->local, &A->lld, x, &ldx, &zero, y, &ldy);
+    for (int k = 0; k < count; k++)
+        MPI_Reduce_scatter(y + (int64_t)k * A->mloc, Y + (int64_t)k * L->mloc, c->row_count, MPI_DOUBLE, MPI_SUM,
+                           A->grid->row_comm);
+    memory_free(y);
+    memory_free(x);
+}
+
+static void matrix_apply_adjoint_block(const struct linop *L, int count, const double *Y, double *X)
+{
+    const struct matrix_context *c = L->context;
+    const struct dmat *A = c->A;
+    const double unit = 1, zero = 0;
+    const int ldx = A->nloc > 0 ? A->nloc : 1, ldy = A->mloc > 0 ? A->mloc : 1;
+    double *x = NEW(double, (int64_t)A->nloc *count), *y = NEW(double, (int64_t)A->mloc *count);
+    for (int k = 0; k < count; k++)
+        MPI_Allgatherv(Y + (int64_t)k * L->mloc, L->mloc, MPI_DOUBLE, y + (int64_t)k * A->mloc, c->row_count, c->row_at,
+                       MPI_DOUBLE, A->grid->row_comm);
+    if (A->mloc && A->nloc)
+        dgemm_("T", "N", &A->nloc, &count, &A->mloc, &unit, A->local, &A->lld, y, &ldy, &zero, x, &ldx);
+    for (int k = 0; k < count; k++)
+        MPI_Reduce_scatter(x + (int64_t)k * A->nloc, X + (int64_t)k * L->nloc, c->col_count, MPI_DOUBLE, MPI_SUM,
+                           A->grid->col_comm);
+    memory_free(y);
+    memory_free(x);
+}
+
 static int64_t matrix_row(const struct linop *L, int il)
 {
     const struct matrix_context *c = L->context;
@@ -95,6 +134,8 @@ struct linop *linop_of_matrix(const struct dmat *A)
                         .context = c,
                         .apply = matrix_apply,
                         .apply_adjoint = matrix_apply_adjoint,
+                        .apply_block = matrix_apply_block,
+                        .apply_adjoint_block = matrix_apply_adjoint_block,
                         .row_index = matrix_row,
                         .col_index = matrix_col,
                         .destroy = matrix_destroy};
@@ -238,6 +279,24 @@ struct linop *linop_of_product(const struct dmat *const *A, int count)
                         .col_index = product_col,
                         .destroy = product_destroy};
     return L;
+}
+
+void linop_apply_block(const struct linop *A, int count, const double *X, double *Y)
+{
+    if (A->apply_block) {
+        A->apply_block(A, count, X, Y);
+        return;
+    }
+    for (int k = 0; k < count; k++) A->apply(A, X + (int64_t)k * A->nloc, Y + (int64_t)k * A->mloc);
+}
+
+void linop_apply_adjoint_block(const struct linop *A, int count, const double *Y, double *X)
+{
+    if (A->apply_adjoint_block) {
+        A->apply_adjoint_block(A, count, Y, X);
+        return;
+    }
+    for (int k = 0; k < count; k++) A->apply_adjoint(A, Y + (int64_t)k * A->mloc, X + (int64_t)k * A->nloc);
 }
 
 void linop_destroy(struct linop **A)
