@@ -642,7 +642,8 @@ def test_bad_input(row, ranks, started):
         assert agrees(message, pattern), f"expected {pattern}\nfound    {message}"
     assert done.stderr.count("usage:") == row.usage, report
     aborted = "MPI_ABORT" in done.stderr
-    assert row.usage or ranks > 1 or aborted or len(done.stderr.splitlines()) == len(messages), report
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("[hwloc/")]  # a container without /sys
+    assert row.usage or ranks > 1 or aborted or len(lines) == len(messages), report
     assert contents(folder) == before
 
 
