@@ -15,8 +15,10 @@ const struct build_fact *build_facts(void);
 /* Local. Adds or replaces a fact; both texts are copied. */
 void build_add(const char *name, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Local. The version, "0.1.0", and the git description. */
+/* Local. The version, "0.1.0". */
 const char *build_version(void);
+
+/* Local. The git description of the source, or "unknown". */
 const char *build_git(void);
 
 #endif

@@ -7,8 +7,8 @@
 /* Local. From now on only the process with root = true writes. Before this call nobody writes. */
 void log_start(bool root, bool quiet);
 
-/* Local (the root acts). Copies everything that is said from now on to `path` as well, appending; NULL ends that.
- * Returns false if the file cannot be opened. */
+/* Local (the root acts). Copies everything that was said since log_start, and is said from now on, to `path` as well,
+ * appending; NULL ends that. Returns false if the file cannot be opened. */
 bool log_copy_to(const char *path);
 
 /* Local (the root acts). One line to standard output and to the copy. */

@@ -51,8 +51,14 @@ void spec_destroy(struct spec **spec);
  * applicable to the value of its `when` sibling is a bug. spec_int and spec_real of a key that holds a word are bugs:
  * ask spec_is first. spec_text serves TEXT and CHOICE. */
 int64_t spec_int(const struct spec *spec, const char *key);
+
+/* Local. The same for REAL. */
 double spec_real(const struct spec *spec, const char *key);
+
+/* Local. The same for BOOL. */
 bool spec_bool(const struct spec *spec, const char *key);
+
+/* Local. The same for TEXT and CHOICE; owned by the spec. */
 const char *spec_text(const struct spec *spec, const char *key);
 
 /* Local. Whether a key has this word as its value ("grid.rows", "auto"). For a list: whether it is that single word. */
@@ -67,8 +73,14 @@ bool spec_given(const struct spec *spec, const char *key);
 /* Local. Lists: number of elements, and one of them. spec_count("probes") counts the maps of a list section. A list
  * that is a word ("all") has no elements. */
 int spec_count(const struct spec *spec, const char *key);
+
+/* Local. Element `index` of a list of INT; out of range is a bug. */
 int64_t spec_int_at(const struct spec *spec, const char *key, int index);
+
+/* Local. The same for REAL. */
 double spec_real_at(const struct spec *spec, const char *key, int index);
+
+/* Local. The same for TEXT and CHOICE; owned by the spec. */
 const char *spec_text_at(const struct spec *spec, const char *key, int index);
 
 /* Local. Adds "file:line: key: …" to problems: for checks across keys that a row cannot express. The code is

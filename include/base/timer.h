@@ -10,8 +10,10 @@ double timer_now(void);
 /* Local. Adds the seconds since `since` to a part and returns the current time, so that calls can be chained. */
 double timer_add(enum timer_part part, double since);
 
-/* Local. Accumulated seconds of a part, and its name ("gradient"). */
+/* Local. Accumulated seconds of a part. */
 double timer_seconds(enum timer_part part);
+
+/* Local. Its name ("gradient"). */
 const char *timer_name(enum timer_part part);
 
 /* Local. Sets all parts to zero (a new run in the same process). */

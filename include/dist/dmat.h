@@ -46,17 +46,25 @@ static inline int64_t dmat_col(const struct dmat *A, int jl)
     return grid_global(jl, A->nb, A->grid->mycol, A->grid->npcol);
 }
 
-/* Local. Sets every element; copies B into A (same shape and layout: a bug otherwise); A ← a·A; A ← A + a·B. */
+/* Local. Sets every element. */
 void dmat_fill(struct dmat *A, double value);
+
+/* Local. A ← B; same shape and layout (a bug otherwise). */
 void dmat_copy(struct dmat *A, const struct dmat *B);
+
+/* Local. A ← a·A. */
 void dmat_scale(struct dmat *A, double a);
+
+/* Local. A ← A + a·B; same shape and layout (a bug otherwise). */
 void dmat_axpy(struct dmat *A, double a, const struct dmat *B);
 
 /* Local. Sets element (ig, jg) = value(ig, jg, context): the same matrix for every grid. */
 void dmat_set(struct dmat *A, double (*value)(int64_t ig, int64_t jg, const void *context), const void *context);
 
-/* Collective on the grid. Σ A∘B, ‖A‖_F. */
+/* Collective on the grid. Σ A∘B. */
 double dmat_dot(const struct dmat *A, const struct dmat *B);
+
+/* Collective on the grid. ‖A‖_F. */
 double dmat_norm(const struct dmat *A);
 
 /* Collective on the grid. C ← a·op(A) op(B) + b·C. ta, tb are 'N' or 'T'; 'T','T' is not offered. The result is
@@ -75,7 +83,11 @@ void dmat_take_columns(const struct dmat *A, const int64_t *columns, struct dmat
 /* Collective on the grid. Redistributes between A and contiguous row slabs: rank r holds rows [r·s, min(m, (r+1)·s)),
  * s = ceil(m / size), row-major in slab[rows × n]. dmat_slab_rows (Local) gives this rank's first row and row count. */
 void dmat_slab_rows(const struct dmat *A, int64_t *first, int64_t *count);
+
+/* Collective on the grid. slab ← my rows of A. */
 void dmat_to_slab(const struct dmat *A, double *slab);
+
+/* Collective on the grid. A ← the slabs of all ranks. */
 void dmat_from_slab(struct dmat *A, const double *slab);
 
 /* Collective on the grid. The whole matrix, column-major m × n, on rank `root` of the grid (full is ignored elsewhere),

@@ -39,7 +39,11 @@ void h5_group(struct h5 *file, const char *group);
 /* Collective on the file's comm. Attribute of a group or dataset ("" is the root). Rank 0's value is taken: hosts
  * differ in what they know of themselves. Texts are UTF-8 of any length. */
 void h5_attribute_text(struct h5 *file, const char *object, const char *name, const char *value);
+
+/* Collective on the file's comm. A real attribute. */
 void h5_attribute_real(struct h5 *file, const char *object, const char *name, double value);
+
+/* Collective on the file's comm. An integer attribute. */
 void h5_attribute_int(struct h5 *file, const char *object, const char *name, int64_t value);
 
 /* What a dataset says of itself, beside its values. NULL fields are left out. */

@@ -33,6 +33,8 @@ struct krylov_options {
 
 /* Local. Room for the k leading triplets of A, empty. k ≤ min(m, n). */
 struct triplets *triplets_create(const struct linop *A, int k);
+
+/* Local. Frees it and sets *T to NULL. */
 void triplets_destroy(struct triplets **T);
 
 /* Collective on A->comm. Solves for the leading triplets; warm-started from T if T->filled: old
@@ -46,6 +48,8 @@ void krylov_svd(const struct linop *A, const struct krylov_options *options, str
 
 /* Collective on comm. Starts PETSc/SLEPc without any hidden input (no .petscrc, no options), once; and ends it. */
 void krylov_start(MPI_Comm comm);
+
+/* Collective on the comm of krylov_start. Ends PETSc and SLEPc, if krylov_start started them. */
 void krylov_end(void);
 
 #endif

@@ -34,8 +34,10 @@ struct linop *linop_of_matrix(const struct dmat *A);
  * never formed. */
 struct linop *linop_of_product(const struct dmat *const *A, int count);
 
-/* Collective on A->comm. Y = A X and X = Aᵀ Y for `count` columns, by the block callbacks if there are any. */
+/* Collective on A->comm. Y = A X for `count` columns, by the block callback if there is one. */
 void linop_apply_block(const struct linop *A, int count, const double *X, double *Y);
+
+/* Collective on A->comm. X = Aᵀ Y for `count` columns. */
 void linop_apply_adjoint_block(const struct linop *A, int count, const double *Y, double *X);
 
 /* Local. Frees the operator and sets *A to NULL. */

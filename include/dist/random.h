@@ -15,14 +15,22 @@ enum random_stream {
     RANDOM_DATA = 0x40000, /* +0 training inputs, +1 training targets, +2 test inputs, +3 test targets, +4 teacher */
 };
 
-/* Local. 64 random bits; uniform in [0, 1); standard normal; uniform integer in [0, n). */
+/* Local. 64 random bits. */
 uint64_t random_bits(uint64_t seed, uint64_t stream, uint64_t index);
+
+/* Local. Uniform in [0, 1). */
 double random_uniform(uint64_t seed, uint64_t stream, uint64_t index);
+
+/* Local. Standard normal. */
 double random_normal(uint64_t seed, uint64_t stream, uint64_t index);
+
+/* Local. Uniform integer in [0, n). */
 int64_t random_below(uint64_t seed, uint64_t stream, uint64_t index, int64_t n);
 
-/* Local. Element (ig, jg) of A ← normal, or uniform in [−1, 1), with index ig + jg·m. */
+/* Local. Element (ig, jg) of A ← standard normal with index ig + jg·m. */
 void random_fill_normal(struct dmat *A, uint64_t seed, uint64_t stream);
+
+/* Local. The same with uniform numbers in [−1, 1). */
 void random_fill_uniform(struct dmat *A, uint64_t seed, uint64_t stream);
 
 /* Local. permutation[0…n−1] ← a uniform random permutation of 0…n−1 (Fisher–Yates), the same on every rank. */

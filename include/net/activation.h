@@ -18,8 +18,10 @@ enum activation {
     ACTIVATIONS
 };
 
-/* Local. The name in the input file ("gelu"), and back; a name that is none is a bug (the input was checked). */
+/* Local. The name in the input file ("gelu"). */
 const char *activation_name(enum activation kind);
+
+/* Local. The activation of that name; a name that is none is a bug (the input was checked). */
 enum activation activation_of(const char *name);
 
 /* Local. For n values: a ← φ(z) and, in place, z ← φ′(z). a and z do not overlap. */

@@ -13,6 +13,8 @@ struct backprop;
 /* Collective on the grid. `chunk` columns are processed at a time (rounded up to a multiple of block × npcol, so that
  * chunks are views); 0: all of `samples`. */
 struct backprop *backprop_create(const struct model *model, const struct loss *loss, int64_t samples, int64_t chunk);
+
+/* Local. Frees it and sets *backprop to NULL. */
 void backprop_destroy(struct backprop **backprop);
 
 /* Collective on the grid. gradient ← ∂loss/∂params on the dataset, returns this rank's part of the loss (parts add up

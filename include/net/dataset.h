@@ -39,6 +39,8 @@ struct source {
 /* Collective on the grid. Loads what `data` of the input asks for, whitened if it says so (the test set by the training
  * set's map). NULL with problems on every rank (EXIT_INPUT or EXIT_ENVIRONMENT). */
 struct data *data_create(const struct grid *grid, const struct spec *spec, struct problems *problems);
+
+/* Local. Frees both sets and sets *data to NULL. */
 void data_destroy(struct data **data);
 
 /* Collective on the grid. For a linear network with squared loss and full batch: replaces X = R Q by R and Y by Y Qᵀ,
@@ -60,9 +62,11 @@ struct dataset *generated_gaussian(const struct grid *grid, const struct spec *s
 /* Collective on the grid. Identity input; target: the rank-r truncation of a standard Gaussian matrix. */
 struct dataset *generated_low_rank_matrix(const struct grid *grid, const struct spec *spec, struct problems *problems);
 
-/* Collective on the grid. Linear maps of the inputs, found on the training set and applied to both (data.centre,
- * data.whiten). */
+/* Collective on the grid. Subtracts the training inputs' mean from both sets (data.centre). */
 void whiten_centre(struct data *data);
+
+/* Collective on the grid. X ← U Vᵀ of its thin SVD without the directions below `floor` times the largest
+ * (data.whiten). */
 void whiten_apply(struct data *data, double floor);
 
 #endif

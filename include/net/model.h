@@ -64,6 +64,8 @@ void model_destroy(struct model **model);
 
 /* Collective on the grid. Zero parameters of the same layout as the model's. */
 struct params *params_create(const struct model *model);
+
+/* Local. Frees them and sets *params to NULL. */
 void params_destroy(struct params **params);
 
 /* Collective on the grid. Σ over all parameters; the same bits on every rank. */

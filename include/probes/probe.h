@@ -25,8 +25,10 @@ struct moment {
 /* Matrices that a probe may look at (its `of:`). */
 enum probe_of { PROBE_OF_WEIGHTS, PROBE_OF_GRADIENT, PROBE_OF_UPDATE, PROBE_OF_PRODUCT };
 
-/* Local. From the input's word, and back. */
+/* Local. From the input's word. */
 enum probe_of probe_of(const char *word);
+
+/* Local. The input's word for it. */
 const char *probe_of_word(enum probe_of of);
 
 /* Collective on the grid. The matrix of layer l (1…L) at this moment, or NULL if there is none (an update before the

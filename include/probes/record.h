@@ -26,6 +26,8 @@ struct quantity {
 /* Local. An empty record; only the process with root = true keeps values, on others all calls that put or write them do
  * nothing. record_destroy sets *record to NULL. */
 struct record *record_create(bool root);
+
+/* Local. Frees it and sets *record to NULL. */
 void record_destroy(struct record **record);
 
 /* Local. A group `name` whose rows lie along the coordinate `axis` ("step"), with a variable `time` beside it. A second
@@ -46,10 +48,14 @@ int record_quantity(struct record_group *group, const struct quantity *quantity)
 /* Local. Begins the row of `step`; quantities not put stay NaN (doubles) or 0 (integers). Steps must increase. */
 void record_row(struct record_group *group, int64_t step, double time);
 
-/* Local. Values of a quantity in the current row: all of them, or one at a flat index. The first two are for doubles,
+/* Local. All values of a quantity in the current row. The first two are for doubles,
  * the last is for integers (a bug otherwise). */
 void record_put(struct record_group *group, int quantity, const double *values);
+
+/* Local. One value at a flat index of the current row. */
 void record_put_at(struct record_group *group, int quantity, int64_t index, double value);
+
+/* Local. The same for an integer quantity. */
 void record_put_int_at(struct record_group *group, int quantity, int64_t index, int64_t value);
 
 /* Root only. The value of a quantity in the latest row, by names, at a flat index, for the summary at the end; NaN if

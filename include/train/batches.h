@@ -20,8 +20,10 @@ void batches_destroy(struct batches **batches);
  * B). A function of (seed, step) only. Borrowed, valid until the next call. */
 const struct dataset *batches_at(struct batches *batches, int64_t step);
 
-/* Local. Columns that a step processes (for work space), and whether every step sees all samples. */
+/* Local. Columns that a step processes (for work space). */
 int64_t batches_columns(const struct batches *batches);
+
+/* Local. Whether every step sees all samples. */
 bool batches_full(const struct batches *batches);
 
 #endif

@@ -13,6 +13,8 @@ struct optimizer;
 
 /* Collective on the grid. State of the model's layout, zero. */
 struct optimizer *optimizer_create(const struct model *model, const struct spec *spec);
+
+/* Local. Frees it and sets *optimizer to NULL. */
 void optimizer_destroy(struct optimizer **optimizer);
 
 /* Local. Updates the trainable parameters of the model with learning rate lr times each layer's multiplier. */

@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -15,7 +16,9 @@ static struct {
     bool quiet;        /* nothing but warnings on the terminal */
     bool terminal;     /* a person watches standard output */
     bool line_pending; /* the terminal's cursor stands behind a progress line */
-    FILE *copy;        /* owned, or NULL */
+    FILE *copy;        /* run.log, and in memory what is said before there is one; owned, or NULL */
+    char *early;       /* what was said before; owned while `copy` is in memory */
+    size_t early_size;
     double due, interval;
 } journal;
 
@@ -34,6 +37,7 @@ void log_start(bool root, bool quiet)
     journal.terminal = is_terminal();
     journal.interval = FIRST_INTERVAL;
     journal.due = timer_now() + FIRST_INTERVAL;
+    if (root && !journal.copy) journal.copy = open_memstream(&journal.early, &journal.early_size);
 }
 
 bool log_copy_to(const char *path)
@@ -41,6 +45,9 @@ bool log_copy_to(const char *path)
     if (!journal.speaks) return true;
     if (journal.copy) fclose(journal.copy);
     journal.copy = path ? fopen(path, "a") : NULL;
+    if (journal.copy && journal.early) fputs(journal.early, journal.copy);
+    free(journal.early);
+    journal.early = NULL;
     return journal.copy || !path;
 }
 

@@ -13,124 +13,119 @@ static int split(int n, int p, int procs)
     return (int)((int64_t)n * p / procs);
 }
 
-struct matrix_context {
-    const struct dmat *A;    /* borrowed */
-    int *col_count, *col_at; /* [nprow] pieces of my local columns over the process column; owned */
-    int *row_count, *row_at; /* [npcol] pieces of my local rows over the process row; owned */
-    double *x, *y;           /* [A->nloc], [A->mloc] vectors of the whole process column and row; owned */
+/* The vectors on one side of a matrix: its local rows belong to the process row, its local columns to the process
+ * column, and each of these vectors is split over the processes there. */
+struct side {
+    MPI_Comm comm;   /* borrowed */
+    int n;           /* local rows or columns of the matrix */
+    int *count, *at; /* the pieces of the processes of comm; owned */
+    int mine;        /* my piece */
+    double *whole;   /* [n] of all pieces; owned */
 };
 
-static void pieces(int n, int procs, int **count, int **at)
+struct matrix_context {
+    const struct dmat *A; /* borrowed */
+    struct side row, col; /* of y = A x: y and x */
+};
+
+static struct side side_create(int n, MPI_Comm comm, int me, int procs)
 {
-    *count = NEW(int, procs);
-    *at = NEW(int, procs);
+    struct side side = {comm, n, NEW(int, procs), NEW(int, procs), 0, NEW(double, n)};
     for (int p = 0; p < procs; p++) {
-        (*at)[p] = split(n, p, procs);
-        (*count)[p] = split(n, p + 1, procs) - (*at)[p];
+        side.at[p] = split(n, p, procs);
+        side.count[p] = split(n, p + 1, procs) - side.at[p];
     }
+    side.mine = side.count[me];
+    return side;
+}
+
+static void side_destroy(struct side *side)
+{
+    memory_free(side->count);
+    memory_free(side->at);
+    memory_free(side->whole);
+}
+
+/* out ← A in, or Aᵀ in, for `count` vectors: small messages one by one, the matrix read once. */
+static void multiply(const struct matrix_context *c, bool adjoint, int count, const double *in, double *out)
+{
+    const struct dmat *A = c->A;
+    const struct side *from = adjoint ? &c->row : &c->col, *to = adjoint ? &c->col : &c->row;
+    const int step = 1, ld_from = from->n > 0 ? from->n : 1, ld_to = to->n > 0 ? to->n : 1;
+    const double unit = 1, zero = 0;
+    const char *trans = adjoint ? "T" : "N";
+    double *x = count == 1 ? from->whole : NEW(double, (int64_t)from->n *count);
+    double *y = count == 1 ? to->whole : NEW(double, (int64_t)to->n *count);
+    for (int k = 0; k < count; k++)
+        MPI_Allgatherv(in + (int64_t)k * from->mine, from->mine, MPI_DOUBLE, x + (int64_t)k * from->n, from->count,
+                       from->at, MPI_DOUBLE, from->comm);
+    if (from->n == 0)
+        memset(y, 0, (size_t)to->n * (size_t)count * sizeof *y);
+    else if (to->n > 0 && count == 1)
+        dgemv_(trans, &A->mloc, &A->nloc, &unit, A->local, &A->lld, x, &step, &zero, y, &step);
+    else if (to->n > 0)
+        dgemm_(trans, "N", &to->n, &count, &from->n, &unit, A->local, &A->lld, x, &ld_from, &zero, y, &ld_to);
+    for (int k = 0; k < count; k++)
+        MPI_Reduce_scatter(y + (int64_t)k * to->n, out + (int64_t)k * to->mine, to->count, MPI_DOUBLE, MPI_SUM,
+                           to->comm);
+    if (count == 1) return;
+    memory_free(x);
+    memory_free(y);
 }
 
 static void matrix_apply(const struct linop *L, const double *x, double *y)
 {
-    const struct matrix_context *c = L->context;
-    const struct dmat *A = c->A;
-    const int step = 1;
-    const double unit = 1, zero = 0;
-    MPI_Allgatherv(x, L->nloc, MPI_DOUBLE, c->x, c->col_count, c->col_at, MPI_DOUBLE, A->grid->col_comm);
-    memset(c->y, 0, (size_t)A->mloc * sizeof(double));
-    if (A->mloc && A->nloc) dgemv_("N", &A->mloc, &A->nloc, &unit, A->local, &A->lld, c->x, &step, &zero, c->y, &step);
-    MPI_Reduce_scatter(c->y, y, c->row_count, MPI_DOUBLE, MPI_SUM, A->grid->row_comm);
+    multiply(L->context, false, 1, x, y);
 }
 
 static void matrix_apply_adjoint(const struct linop *L, const double *y, double *x)
 {
-    const struct matrix_context *c = L->context;
-    const struct dmat *A = c->A;
-    const int step = 1;
-    const double unit = 1, zero = 0;
-    MPI_Allgatherv(y, L->mloc, MPI_DOUBLE, c->y, c->row_count, c->row_at, MPI_DOUBLE, A->grid->row_comm);
-    memset(c->x, 0, (size_t)A->nloc * sizeof(double));
-    if (A->mloc && A->nloc) dgemv_("T", &A->mloc, &A->nloc, &unit, A->local, &A->lld, c->y, &step, &zero, c->x, &step);
-    MPI_Reduce_scatter(c->x, x, c->col_count, MPI_DOUBLE, MPI_SUM, A->grid->col_comm);
+    multiply(L->context, true, 1, y, x);
 }
 
-/* Several vectors: the small messages one by one, the matrix read once. */
 static void matrix_apply_block(const struct linop *L, int count, const double *X, double *Y)
 {
-    const struct matrix_context *c = L->context;
-    const struct dmat *A = c->A;
-    const double unit = 1, zero = 0;
-    const int ldx = A->nloc > 0 ? A->nloc : 1, ldy = A->mloc > 0 ? A->mloc : 1;
-    double *x = NEW(double, (int64_t)A->nloc *count), *y = NEW(double, (int64_t)A->mloc *count);
-    for (int k = 0; k < count; k++)
-        MPI_Allgatherv(X + (int64_t)k * L->nloc, L->nloc, MPI_DOUBLE, x + (int64_t)k * A->nloc, c->col_count, c->col_at,
-                       MPI_DOUBLE, A->grid->col_comm);
-    if (A->mloc && A->nloc)
-        dgemm_("N", "N", &A->mloc, &count, &A->nloc, &unit, A->local, &A->lld, x, &ldx, &zero, y, &ldy);
-    for (int k = 0; k < count; k++)
-        MPI_Reduce_scatter(y + (int64_t)k * A->mloc, Y + (int64_t)k * L->mloc, c->row_count, MPI_DOUBLE, MPI_SUM,
-                           A->grid->row_comm);
-    memory_free(y);
-    memory_free(x);
+    multiply(L->context, false, count, X, Y);
 }
 
 static void matrix_apply_adjoint_block(const struct linop *L, int count, const double *Y, double *X)
 {
-    const struct matrix_context *c = L->context;
-    const struct dmat *A = c->A;
-    const double unit = 1, zero = 0;
-    const int ldx = A->nloc > 0 ? A->nloc : 1, ldy = A->mloc > 0 ? A->mloc : 1;
-    double *x = NEW(double, (int64_t)A->nloc *count), *y = NEW(double, (int64_t)A->mloc *count);
-    for (int k = 0; k < count; k++)
-        MPI_Allgatherv(Y + (int64_t)k * L->mloc, L->mloc, MPI_DOUBLE, y + (int64_t)k * A->mloc, c->row_count, c->row_at,
-                       MPI_DOUBLE, A->grid->row_comm);
-    if (A->mloc && A->nloc)
-        dgemm_("T", "N", &A->nloc, &count, &A->mloc, &unit, A->local, &A->lld, y, &ldy, &zero, x, &ldx);
-    for (int k = 0; k < count; k++)
-        MPI_Reduce_scatter(x + (int64_t)k * A->nloc, X + (int64_t)k * L->nloc, c->col_count, MPI_DOUBLE, MPI_SUM,
-                           A->grid->col_comm);
-    memory_free(y);
-    memory_free(x);
+    multiply(L->context, true, count, Y, X);
 }
 
 static int64_t matrix_row(const struct linop *L, int il)
 {
     const struct matrix_context *c = L->context;
-    return dmat_row(c->A, c->row_at[c->A->grid->mycol] + il);
+    return dmat_row(c->A, c->row.at[c->A->grid->mycol] + il);
 }
 
 static int64_t matrix_col(const struct linop *L, int jl)
 {
     const struct matrix_context *c = L->context;
-    return dmat_col(c->A, c->col_at[c->A->grid->myrow] + jl);
+    return dmat_col(c->A, c->col.at[c->A->grid->myrow] + jl);
 }
 
 static void matrix_destroy(struct linop *L)
 {
     struct matrix_context *c = L->context;
-    memory_free(c->col_count);
-    memory_free(c->col_at);
-    memory_free(c->row_count);
-    memory_free(c->row_at);
-    memory_free(c->x);
-    memory_free(c->y);
+    side_destroy(&c->row);
+    side_destroy(&c->col);
     memory_free(c);
 }
 
 struct linop *linop_of_matrix(const struct dmat *A)
 {
+    const struct grid *grid = A->grid;
     struct matrix_context *c = NEW(struct matrix_context, 1);
     c->A = A;
-    pieces(A->nloc, A->grid->nprow, &c->col_count, &c->col_at);
-    pieces(A->mloc, A->grid->npcol, &c->row_count, &c->row_at);
-    c->x = NEW(double, A->nloc);
-    c->y = NEW(double, A->mloc);
+    c->row = side_create(A->mloc, grid->row_comm, grid->mycol, grid->npcol);
+    c->col = side_create(A->nloc, grid->col_comm, grid->myrow, grid->nprow);
     struct linop *L = NEW(struct linop, 1);
-    *L = (struct linop){.comm = A->grid->comm,
+    *L = (struct linop){.comm = grid->comm,
                         .m = A->m,
                         .n = A->n,
-                        .mloc = c->row_count[A->grid->mycol],
-                        .nloc = c->col_count[A->grid->myrow],
+                        .mloc = c->row.mine,
+                        .nloc = c->col.mine,
                         .context = c,
                         .apply = matrix_apply,
                         .apply_adjoint = matrix_apply_adjoint,

@@ -40,6 +40,7 @@ static void update(struct trainer *t)
 int trainer_run(struct trainer *t, const struct rundir *rundir, struct problems *problems)
 {
     const double tolerance = spec_real(t->spec, "train.tolerance");
+    if (t->grid->rank == 0) rundir_status(rundir, "running", NULL, t->step, t->steps, NAN);
     for (;;) {
         take_gradient(t); /* loss and norm are the same bits on every rank: all take the same way */
         const bool diverged = !isfinite(t->loss) || !isfinite(t->norm);

@@ -5,31 +5,10 @@
 #include "dist/dmat.h"
 #include "dist/grid.h"
 #include "dist/random.h"
+#include "grids.h"
 #include "unit.h"
 
 #include <string.h>
-
-static const int blocks[] = {1, 3, 64};
-enum { BLOCKS = 3 };
-
-/* Calls test on every grid shape with all block sizes, of many ranks with one block size a shape: oversubscribed ranks
- * are slow. */
-static void on_every_grid(void (*test)(struct grid *grid))
-{
-    int size, shape = 0;
-
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    for (int nprow = 1; nprow <= size; nprow++) {
-        if (size % nprow != 0) continue;
-        for (int b = 0; b < BLOCKS; b++) {
-            if (size > 2 && b != (shape + size / 4) % BLOCKS) continue;
-            struct grid *grid = grid_create(MPI_COMM_WORLD, nprow, size / nprow, blocks[b]);
-            test(grid);
-            grid_destroy(&grid);
-        }
-        shape++;
-    }
-}
 
 static const int64_t shapes[][2] = {{1, 1}, {7, 5}, {5, 13}, {1, 17}, {19, 1}, {70, 6}, {6, 70}, {0, 3}, {3, 0}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };

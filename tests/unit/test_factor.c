@@ -7,31 +7,10 @@
 #include "dist/factor.h"
 #include "dist/grid.h"
 #include "dist/random.h"
+#include "grids.h"
 #include "unit.h"
 
 #include <string.h>
-
-static const int blocks[] = {1, 3, 64};
-enum { BLOCKS = 3 };
-
-/* Calls test on every grid shape with all block sizes, of many ranks with one block size a shape: oversubscribed ranks
- * are slow. */
-static void on_every_grid(void (*test)(const struct grid *grid))
-{
-    int size, shape = 0;
-
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    for (int nprow = 1; nprow <= size; nprow++) {
-        if (size % nprow != 0) continue;
-        for (int b = 0; b < BLOCKS; b++) {
-            if (size > 2 && b != (shape + size / 4) % BLOCKS) continue;
-            struct grid *grid = grid_create(MPI_COMM_WORLD, nprow, size / nprow, blocks[b]);
-            test(grid);
-            grid_destroy(&grid);
-        }
-        shape++;
-    }
-}
 
 static struct dmat *gaussian(const struct grid *grid, int64_t m, int64_t n, uint64_t stream)
 {
@@ -108,7 +87,7 @@ static void check_orthonormal(const struct dmat *A, const struct dmat *Q)
     dmat_destroy(&R);
 }
 
-static void orthonormal_on(const struct grid *grid)
+static void orthonormal_on(struct grid *grid)
 {
     static const int64_t shapes[][2] = {{1, 1}, {5, 1}, {7, 5}, {13, 13}, {70, 9}, {20, 0}};
 
@@ -145,7 +124,7 @@ static void orthonormal_factors(void **state)
 }
 
 /* The same factor on every grid: that of the grid of one process. */
-static void same_factor_on(const struct grid *grid)
+static void same_factor_on(struct grid *grid)
 {
     struct grid *alone = grid_create(MPI_COMM_SELF, 1, 1, 5);
     struct dmat *A = gaussian(grid, 17, 12, 6), *B = gaussian(alone, 17, 12, 6);
@@ -206,7 +185,7 @@ static void fill_spectra(double spectra[4][K])
     }
 }
 
-static void values_on(const struct grid *grid)
+static void values_on(struct grid *grid)
 {
     enum { COUNT = 12 };
     static const int64_t shapes[3][2] = {{K, K}, {K, 31}, {70, K}};
@@ -232,7 +211,7 @@ static void singular_values(void **state)
 }
 
 /* Vectors, many shapes in one call, and the matrix is left alone. */
-static void mixed_values_on(const struct grid *grid)
+static void mixed_values_on(struct grid *grid)
 {
     static const int64_t shapes[][2] = {{1, 1}, {1, 9}, {9, 1}, {4, 70}, {3, 3}, {70, 2}, {1, 200}};
     enum { COUNT = sizeof shapes / sizeof *shapes };
@@ -294,7 +273,7 @@ static void check_svd(const struct dmat *X, const double *expected)
     dmat_destroy(&U);
 }
 
-static void svd_on(const struct grid *grid)
+static void svd_on(struct grid *grid)
 {
     static const int64_t shapes[][2] = {{1, 1}, {1, 9}, {9, 1}, {5, 5}, {6, 70}, {70, 6}, {13, 14}};
     double spectra[4][K];
@@ -374,7 +353,7 @@ static void check_compress(const struct grid *grid, int64_t d, int64_t N, int64_
     dmat_destroy(&YR);
 }
 
-static void compress_on(const struct grid *grid)
+static void compress_on(struct grid *grid)
 {
     check_compress(grid, 1, 1, 1);
     check_compress(grid, 5, 5, 3);

@@ -15,32 +15,11 @@
 #include "net/model.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
+#include "grids.h"
 #include "unit.h"
 
 #include <float.h>
 #include <string.h>
-
-static const int blocks[] = {1, 3, 64};
-enum { BLOCKS = 3 };
-
-/* Calls test on every grid shape with all block sizes, of many ranks with one block size a shape: oversubscribed ranks
- * are slow. */
-static void on_every_grid(void (*test)(const struct grid *grid))
-{
-    int size, shape = 0;
-
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    for (int nprow = 1; nprow <= size; nprow++) {
-        if (size % nprow != 0) continue;
-        for (int b = 0; b < BLOCKS; b++) {
-            if (size > 2 && b != (shape + size / 4) % BLOCKS) continue;
-            struct grid *grid = grid_create(MPI_COMM_WORLD, nprow, size / nprow, blocks[b]);
-            test(grid);
-            grid_destroy(&grid);
-        }
-        shape++;
-    }
-}
 
 static struct spec *spec_of(const char *text)
 {
@@ -283,7 +262,7 @@ static void refused_models(void **state)
     grid_destroy(&grid);
 }
 
-static void params_on(const struct grid *grid)
+static void params_on(struct grid *grid)
 {
     struct spec *spec = spec_of("model: {widths: [4, 7, 5, 3], bias: true}\n");
     struct model *model = model_of(grid, spec);
@@ -335,7 +314,7 @@ static double table(int64_t ig, int64_t jg, const void *values)
     return ((const double(*)[4])values)[ig][jg];
 }
 
-static void loss_on(const struct grid *grid)
+static void loss_on(struct grid *grid)
 {
     static const struct loss cross = {LOSS_CROSS_ENTROPY, LOSS_SUM}, mse = {LOSS_MSE, LOSS_SUM};
     struct dmat *F = dmat_create(grid, 3, 4), *Y = dmat_create(grid, 3, 4);
@@ -473,7 +452,7 @@ static void check_gradient(const struct grid *grid, const char *text, bool ident
     spec_destroy(&spec);
 }
 
-static void gradient_on(const struct grid *grid)
+static void gradient_on(struct grid *grid)
 {
     static const char *const texts[] = {
         "model: {widths: [4, 5, 7, 3], activation: gelu, bias: true}\n",
@@ -567,7 +546,7 @@ static void check_optimizer(const struct grid *grid, const char *rule, const dou
     spec_destroy(&spec);
 }
 
-static void optimizers_on(const struct grid *grid)
+static void optimizers_on(struct grid *grid)
 {
     const double v1 = 0.25 * 4, v2 = 0.75 * v1 + 0.25; /* β₂ = 0.75 */
     const double m1 = 0.5 * 2, m2 = 0.5 * m1 - 0.5;    /* β₁ = 0.5 */
