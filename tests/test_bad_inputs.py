@@ -14,6 +14,7 @@ import json
 import os
 import re
 import struct
+import tempfile
 
 import h5py
 import numpy as np
@@ -601,7 +602,9 @@ def start(row, eigentrain, mpirun, folder, ranks=1):
     words = row.words if row.words is not None else ("run", "input.yaml", "--out", "out", *row.args)
     launcher = [*mpirun, "-n", str(ranks)] if ranks > 1 else []
     isolated = {} if ranks > 1 else {"OMPI_MCA_ess_singleton_isolated": "1"}  # no daemon for a single process: faster
-    done = execute([*launcher, str(eigentrain), *words], TIMEOUT, cwd=folder, env=child_environment(**isolated))
+    with tempfile.TemporaryDirectory(prefix="r") as own:  # mpiruns that start at the same time quarrel over one
+        done = execute([*launcher, str(eigentrain), *words], TIMEOUT, cwd=folder,
+                       env=child_environment(TMPDIR=own, **isolated))
     assert done.returncode is not None, f"still running after {TIMEOUT} s\n{done.stdout}{done.stderr}"
     head = "eigentrain: "
     messages = [line.removeprefix(head) for line in done.stderr.splitlines() if line.startswith(head)]
