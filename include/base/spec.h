@@ -80,9 +80,6 @@ int64_t spec_int_at(const struct spec *spec, const char *key, int index);
 /* Local. The same for REAL. */
 double spec_real_at(const struct spec *spec, const char *key, int index);
 
-/* Local. The same for TEXT and CHOICE; owned by the spec. */
-const char *spec_text_at(const struct spec *spec, const char *key, int index);
-
 /* Local. Adds "file:line: key: …" to problems: for checks across keys that a row cannot express. The code is
  * EXIT_INPUT. */
 void spec_problem(const struct spec *spec, struct problems *problems, const char *key, const char *format, ...)

@@ -16,7 +16,4 @@ double timer_seconds(enum timer_part part);
 /* Local. Its name ("gradient"). */
 const char *timer_name(enum timer_part part);
 
-/* Local. Sets all parts to zero (a new run in the same process). */
-void timer_reset(void);
-
 #endif

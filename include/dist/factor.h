@@ -18,6 +18,10 @@ void factor_orthonormal_rows(struct dmat *A);
  * of bidiagonal QR: absolute error eps·σ_1. */
 void factor_singular_values(const struct dmat *const *A, int count, double *sigma, int stride);
 
+/* Local. The same for one small matrix in the memory of this rank: sigma[min(m, n)], descending, of A (m × n
+ * column-major, overwritten), m, n ≥ 1. */
+void factor_local_singular_values(int m, int n, double *A, double *sigma);
+
 /* Collective on the grid. Thin SVD X = U diag(sigma) Vt with k = min(m, n): U is m × k, Vt is k × n, sigma [k]
  * descending on every rank. A wide X is first reduced by LQ; what remains is solved whole on every rank if it is small
  * (2048 × 2048 elements), else by PDGESVD. */

@@ -57,10 +57,7 @@ static inline int64_t grid_global(int il, int nb, int me, int nprocs)
     return ((int64_t)(il / nb) * nprocs + me) * nb + il % nb;
 }
 
-/* Collective on grid->comm. Sum, or maximum, of count doubles over all ranks, in place; the same bits on every rank. */
+/* Collective on grid->comm. Sum of count doubles over all ranks, in place; the same bits on every rank. */
 void grid_sum(const struct grid *grid, double *values, int count);
-
-/* Collective on grid->comm. The same for the maximum. */
-void grid_max(const struct grid *grid, double *values, int count);
 
 #endif

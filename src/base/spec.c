@@ -432,12 +432,6 @@ double spec_real_at(const struct spec *spec, const char *key, int index)
     return item_of(spec, key, true, index)->real;
 }
 
-const char *spec_text_at(const struct spec *spec, const char *key, int index)
-{
-    need_type(spec, key, is_text(known(spec, key)->row));
-    return item_of(spec, key, true, index)->text;
-}
-
 int64_t spec_int(const struct spec *spec, const char *key)
 {
     need_type(spec, key, has_type(spec, key, PARAMETER_INT));

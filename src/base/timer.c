@@ -35,8 +35,3 @@ const char *timer_name(enum timer_part part)
 
     return names[part];
 }
-
-void timer_reset(void)
-{
-    memset(seconds, 0, sizeof seconds);
-}

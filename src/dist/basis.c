@@ -2,26 +2,12 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "dist/factor.h"
 
 #include "fortran.h"
 
 #include <math.h>
 #include <string.h>
-
-/* sigma[0…n−1] of the small matrix A (m × n, m ≥ n, overwritten), descending. */
-static void small_singular_values(int m, int n, double *A, double *sigma)
-{
-    const int one = 1;
-    int query = -1, info, *iwork = NEW(int, 8 * n);
-    double answer, unused;
-    dgesdd_("N", &m, &n, A, &m, sigma, &unused, &one, &unused, &one, &answer, &query, iwork, &info);
-    int lwork = (int)answer;
-    double *work = NEW(double, lwork);
-    dgesdd_("N", &m, &n, A, &m, sigma, &unused, &one, &unused, &one, work, &lwork, iwork, &info);
-    ensure(info == 0);
-    memory_free(work);
-    memory_free(iwork);
-}
 
 /* Singular values of a tall distributed matrix (nloc × k here) through the R factors of all ranks' parts, stacked:
  * nothing is squared, so that small ones keep their digits. */
@@ -45,7 +31,7 @@ static void tall_singular_values(MPI_Comm comm, int nloc, int k, const double *A
     for (int p = 0; p < size; p++)
         for (int j = 0; j < k; j++)
             for (int i = 0; i < k; i++) stack[p * k + i + (int64_t)j * m] = parts[(int64_t)p * k * k + i + j * k];
-    small_singular_values(m, k, stack, sigma);
+    factor_local_singular_values(m, k, stack, sigma);
     memory_free(stack);
     memory_free(parts);
     memory_free(triangle);
@@ -89,7 +75,7 @@ void basis_angles(const struct basis *U, const struct basis *V, double *angles)
     memcpy(rest, V->local, (size_t)n * (size_t)k * sizeof *rest);
     if (n > 0) dgemm_("N", "N", &n, &k, &k, &minus, U->local, &n, overlap, &k, &unit, rest, &n);
     tall_singular_values(U->comm, n, k, rest, sine);
-    small_singular_values(k, k, overlap, cosine);
+    factor_local_singular_values(k, k, overlap, cosine);
     for (int i = 0; i < k; i++)
         angles[i] = cosine[i] * cosine[i] > 0.5 ? asin(fmin(1, sine[k - 1 - i])) : acos(fmin(1, cosine[i]));
     memory_free(rest);

@@ -78,7 +78,7 @@ static void lower_part(const struct dmat *X, struct dmat *L)
     dmat_destroy(&first);
 }
 
-static void local_singular_values(int m, int n, double *A, double *sigma)
+void factor_local_singular_values(int m, int n, double *A, double *sigma)
 {
     int query = -1, info, least = m < n ? m : n;
     double answer, unused;
@@ -124,7 +124,7 @@ void factor_singular_values(const struct dmat *const *A, int count, double *sigm
     }
     for (int k = 0; k < count; k++)
         if (mine[k] && A[k]->m && A[k]->n)
-            local_singular_values(to_int(A[k]->m), to_int(A[k]->n), mine[k], sigma + (int64_t)k * stride);
+            factor_local_singular_values(to_int(A[k]->m), to_int(A[k]->n), mine[k], sigma + (int64_t)k * stride);
     grid_sum(grid, sigma, to_int((int64_t)count * stride));
     for (int k = 0; k < count; k++) {
         if (A[k]->m * A[k]->n > GATHER_LIMIT) distributed_singular_values(A[k], sigma + (int64_t)k * stride);

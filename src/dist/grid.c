@@ -89,8 +89,3 @@ void grid_sum(const struct grid *grid, double *values, int count)
 {
     MPI_Allreduce(MPI_IN_PLACE, values, count, MPI_DOUBLE, MPI_SUM, grid->comm);
 }
-
-void grid_max(const struct grid *grid, double *values, int count)
-{
-    MPI_Allreduce(MPI_IN_PLACE, values, count, MPI_DOUBLE, MPI_MAX, grid->comm);
-}
