@@ -22,7 +22,7 @@ from scipy.special import erf
 # ---------------------------------------------------------------------------------------------------------------------
 # Random numbers: Philox4x64-10 (Salmon et al., SC11; Random123), a pure function of (seed, stream, index)
 
-RANDOM_WEIGHTS, RANDOM_BATCHES, RANDOM_DATA = 0x10000, 0x20000, 0x40000
+RANDOM_WEIGHTS, RANDOM_BATCHES, RANDOM_DATA, RANDOM_ONLINE = 0x10000, 0x20000, 0x40000, 0x50000
 
 _MULTIPLIER = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 _WEYL = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
@@ -194,6 +194,16 @@ def _gaussian_data(spec):
 
     train, test = get(spec, "data.train", None), get(spec, "data.test", 0)
     return Data(draw(train, RANDOM_DATA), draw(test, RANDOM_DATA + 2) if test else None, classes)
+
+
+def fresh_samples(spec, first, count):
+    """Samples first ... first + count - 1 of the stream that online training draws from."""
+    data, seed, end = spec["data"], get(spec, "run.seed", 1), first + count
+    X = normal_matrix(data["features"], end, seed, RANDOM_ONLINE)[:, first:]
+    if get(spec, "data.targets", "values") == "classes":
+        labels = random_below(seed, RANDOM_ONLINE + 1, np.arange(end), data["outputs"])
+        return Samples(X, one_hot(labels[first:], data["outputs"]))
+    return Samples(X, normal_matrix(data["outputs"], end, seed, RANDOM_ONLINE + 1)[:, first:])
 
 
 def _low_rank_data(spec):
@@ -478,6 +488,8 @@ def batch_of(spec, samples, step):
     N, batch = samples.X.shape[1], get(spec, "train.batch", "full")
     if batch == "full":
         return samples
+    if get(spec, "train.online", False):
+        return fresh_samples(spec, step * batch, batch)
     epoch, k = divmod(step, N // batch)
     columns = random_permutation(N, get(spec, "run.seed", 1), RANDOM_BATCHES, epoch)[k * batch:(k + 1) * batch]
     return Samples(samples.X[:, columns], samples.Y[:, columns])
@@ -497,6 +509,9 @@ class Trajectory:
     @property
     def last(self):
         return len(self.loss) - 1
+
+    def train_loss(self, t):
+        return evaluate_loss(loss_of(self.spec), self.layers, self.parameters[t], self.data.train)
 
     def train_accuracy(self, t):
         return accuracy(self.layers, self.parameters[t], self.data.train) if self.data.classification else np.nan

@@ -184,6 +184,14 @@ ROUTES = ["panel", "pdgemm"]
 LAYOUTS = [(grid, block, ROUTES[(j + i // 2) % 2], list(LAYOUT_CASES)[(i + j) % 4])
            for (i, grid), (j, block) in itertools.product(enumerate(GRIDS), enumerate(BLOCKS))]
 
+# Fresh samples at every step; more of them than the training set has, in chunks, as classes
+ONLINE_CASES = {
+    "values": case({**GAUSSIAN, "features": 11}, train={"optimizer": "sgd", "batch": 6, "online": True, "lr": 0.05}),
+    "classes": case(CLASSES, {"bias": True}, loss=CROSS_ENTROPY, grid={"block": 2},
+                    train={"optimizer": "adam", "lr": 0.01, "batch": 33, "microbatch": 7, "online": True},
+                    probes=PROBES[:2]),
+}
+
 PROBE_CASES = {
     "weights": case(CLASSES, {"bias": True}, loss=CROSS_ENTROPY, train={"lr": 0.3}, probes=PROBES),
     "matrices": case(model={"widths": [7, 9, 6, 3]}, train={"optimizer": "momentum"}, probes=[
@@ -199,6 +207,7 @@ PROBE_CASES = {
 
 ALL_CASES = {**CASES, **{f"fashion-{name}": spec for name, spec in FASHION_CASES.items()},
              **{f"layout-{name}": spec for name, spec in LAYOUT_CASES.items()},
+             **{f"online-{name}": spec for name, spec in ONLINE_CASES.items()},
              **{f"probe-{name}": spec for name, spec in PROBE_CASES.items()}}
 
 
@@ -332,6 +341,7 @@ def assert_training(output, trajectory):
 
     evaluated = output["train/evaluated_step"].tolist()
     assert evaluated == due(get(spec, "train.evaluate_every", None), last)
+    assert_scalars(output["train/train_loss"], [trajectory.train_loss(t) for t in evaluated], "train loss")
     assert_scalars(output["train/train_accuracy"], [trajectory.train_accuracy(t) for t in evaluated], "train accuracy")
     missing = np.full(len(evaluated), np.nan)
     if data.test:
@@ -527,6 +537,12 @@ def test_layout(grid, block, route, name, run):
 @pytest.mark.parametrize("name", PROBE_CASES)
 def test_probes(name, ranks, run):
     assert_run(simulate(run, PROBE_CASES[name], ranks=ranks), oracle.train(PROBE_CASES[name]))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("name", ONLINE_CASES)
+def test_online(name, ranks, run):
+    assert_run(simulate(run, ONLINE_CASES[name], ranks=ranks), oracle.train(ONLINE_CASES[name]))
 
 
 @pytest.mark.parametrize("name", FASHION_CASES)

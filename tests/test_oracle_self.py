@@ -217,3 +217,14 @@ def test_batches():
     epochs = [sum(seen[:3], []), sum(seen[3:], [])]
     assert all(len(set(epoch)) == 9 and set(epoch) <= set(samples.X[0]) for epoch in epochs)
     assert epochs[0] != epochs[1]
+
+
+def test_fresh_samples():
+    """Online batches follow one another in a stream that never repeats and is not that of the training or test set."""
+    spec = {"data": {"kind": "gaussian", "features": 2, "outputs": 1, "train": 11, "test": 11},
+            "train": {"batch": 3, "online": True}}
+    data = oracle.load_data(spec)
+    batches = [oracle.batch_of(spec, data.train, t) for t in range(4)]
+    seen = np.hstack([batch.X for batch in batches])
+    assert np.array_equal(seen, oracle.fresh_samples(spec, 0, 12).X)
+    assert len({*seen.ravel(), *data.train.X.ravel(), *data.test.X.ravel()}) == 24 + 22 + 22

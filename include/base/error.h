@@ -37,6 +37,10 @@ void problems_clear(struct problems *problems);
  * one in place of its own, so that all ranks take the same way out. */
 bool problems_none(struct problems *problems, MPI_Comm comm);
 
+/* Collective on comm. The end of a part of the work that may have failed: agrees on its problems as problems_none does,
+ * moves them behind those in `problems` and empties `own`. True if there were none. */
+bool problems_join(struct problems *own, MPI_Comm comm, struct problems *problems);
+
 /* Local. Ends all ranks with `code` after printing rank and message: for what no caller can handle (no memory). */
 _Noreturn void error_end(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -41,7 +41,7 @@ struct spec;
  * "key=value", over it. All problems found (syntax, unknown, duplicate, ill-typed, out of range, missing, not
  * applicable) are appended as "file:line: key: what is wrong (did you mean …?)". Returns the spec, or NULL if there
  * was any problem. Deterministic: all ranks that read the same text get the same answer. */
-struct spec *spec_read(const char *text, size_t length, const char *name, int nsets, char *const *sets,
+struct spec *spec_read(const char *text, size_t length, const char *name, int nsets, const char *const *sets,
                        struct problems *problems);
 
 /* Local. Frees the spec and sets *spec to NULL. */
@@ -92,6 +92,49 @@ char *spec_resolved(const struct spec *spec);
 /* Local. Prints the table for a person: all keys, or those that equal or begin with `prefix` with type, default,
  * bounds, unit and meaning. Returns false (and prints the nearest names) if there is no such key. */
 bool spec_keys(FILE *out, const char *prefix);
+
+/* Local. What differs between two complete specs, for a resume: appends to `physics` (problems with EXIT_INPUT that say
+ * key, old and new value; NULL: not wanted) and to `control` every key whose values differ or that applies in one only.
+ * The texts of control read "train.steps: 500 was 100". run.name and keys that say where a file is are control. A
+ * schedule length of `steps` counts as physics with another train.steps. */
+void spec_differences(const struct spec *old, const struct spec *new, struct problems *physics,
+                      struct problems *control);
+
+/* ---- sweeps (spec_sweep.c) */
+
+/* The section `sweep:` of an input: its axes. A zip is one axis with several keys. */
+struct sweep_axis {
+    char **key;   /* [keys] dotted paths of parameters, owned */
+    int keys;     /* 1; more in a zip */
+    char **value; /* [keys × size] YAML text of a value ("64", "[784, 64, 10]"); value[k·size + i]; owned */
+    int size;
+};
+struct sweep_axes {
+    struct sweep_axis *axis; /* [count], owned */
+    int count;
+    int64_t members; /* product of the sizes */
+};
+
+/* Local. The axes of the input, NULL if it has no section `sweep` or with problems (EXIT_INPUT, with file and line:
+ * unknown keys with the nearest, no list, empty list, lists of unequal length in `zip`, a key twice, too many members).
+ * The values themselves are checked when a member is read: one that is impossible is the member's problem. spec_read
+ * passes over the section. */
+struct sweep_axes *spec_sweep(const char *text, size_t length, const char *name, struct problems *problems);
+
+/* Local. Frees them and sets *axes to NULL. */
+void sweep_axes_destroy(struct sweep_axes **axes);
+
+/* Local. Index along axis a of member i; the last axis runs fastest. */
+int sweep_index(const struct sweep_axes *axes, int64_t member, int axis);
+
+/* ---- small flat files (spec_flat.c) */
+
+/* Local. The value of a key of a flat YAML or JSON map, status.json say; nested maps by dotted key
+ * ("final.train/loss"). NULL if the text cannot be read or has no such key, or if it is null (memory_free). */
+char *spec_flat(const char *text, size_t length, const char *key);
+
+/* Local. All dotted keys of such a map in the order of the text: [*count] owned texts in an owned array. */
+char **spec_flat_keys(const char *text, size_t length, int *count);
 
 /* Local. Of the '|'-separated or table names the one nearest to `word` by edit distance, or NULL if none is near. */
 const char *spec_nearest(const char *word, const char *const *names, int count);

@@ -13,6 +13,9 @@ double timer_add(enum timer_part part, double since);
 /* Local. Accumulated seconds of a part. */
 double timer_seconds(enum timer_part part);
 
+/* Local. Sets all clocks, to what an earlier part of the run has spent, or to zero with NULL. */
+void timer_set(const double seconds[TIMER_PARTS]);
+
 /* Local. Its name ("gradient"). */
 const char *timer_name(enum timer_part part);
 

@@ -25,9 +25,10 @@ struct h5; /* an open file */
  * format_version = 1. */
 struct h5 *h5_create(MPI_Comm comm, const char *path, const char *format, struct problems *problems);
 
-/* Collective on the file's comm. Flush, close, fsync, rename to the final name, fsync the folder. If anything failed
- * since h5_create, on any rank, the temporary file is removed, the final name is untouched, a problem is added and
- * false returned. Sets *file to NULL. */
+/* Collective on the file's comm. Flush, close, read every distributed array back and compare its checksum with the one
+ * taken from memory, seal, fsync, rename to the final name, fsync the folder. If anything failed since h5_create, on
+ * any rank, the temporary file is removed, the final name is untouched, a problem is added and false returned. Sets
+ * *file to NULL. */
 bool h5_commit(struct h5 **file, struct problems *problems);
 
 /* Collective on the file's comm. Gives the file up: removes the temporary file. */
@@ -55,6 +56,12 @@ struct h5_about {
  * coordinate values, or without any (values NULL). */
 void h5_dimension(struct h5 *file, const char *path, int64_t size, const int64_t *values, const struct h5_about *about);
 
+/* Collective on the file's comm. The same with real coordinates, or with texts. */
+void h5_dimension_reals(struct h5 *file, const char *path, int64_t size, const double *values,
+                        const struct h5_about *about);
+void h5_dimension_texts(struct h5 *file, const char *path, int64_t size, const char *const *values,
+                        const struct h5_about *about);
+
 /* Collective on the file's comm. A small array that rank 0 holds. `path` is "group/name"; `dims` are names of dimension
  * scales of these sizes in the same group, created by h5_dimension before; NULL (for all or for one) makes a dimension
  * of its own, "name_dim0". ndims = 0 is a scalar. At most 8 dimensions. */
@@ -75,6 +82,50 @@ void h5_write_matrix(struct h5 *file, const char *path, const char *row_dim, con
  * Vectors are small beside matrices: they are gathered on rank 0 in pieces of 64 MiB. */
 void h5_write_vectors(struct h5 *file, const char *path, const char *row_dim, const char *col_dim, int64_t m, int count,
                       int mloc, const int64_t *global, const double *vectors, const struct h5_about *about);
+
+/* ---- reading what this program wrote */
+
+/* Collective on comm. Whether the file is exactly what was written: its seal, a last line behind the HDF5 data with
+ * length and checksum of all bytes before it (HDF5 ignores what is behind its data). Each rank reads its share of the
+ * file. False with a problem (missing, cut off, no seal, bytes have changed: EXIT_ENVIRONMENT) on every rank. */
+bool h5_sealed(MPI_Comm comm, const char *path, struct problems *problems);
+
+/* Collective on comm. Opens a sealed file of that format for reading, its seal checked; a file of another format, or
+ * one without or with a broken seal is a problem (EXIT_ENVIRONMENT), NULL, on every rank. As in writing, what goes
+ * wrong later is remembered and reported at the end, by h5_done; readers called after a failure change nothing. */
+struct h5 *h5_open(MPI_Comm comm, const char *path, const char *format, struct problems *problems);
+
+/* Collective on the file's comm. Ends the reading and sets *file to NULL. False with a problem on every rank if
+ * anything failed since h5_open. */
+bool h5_done(struct h5 **file, struct problems *problems);
+
+/* Collective on the file's comm. Whether there is a group, dataset or (with attribute not NULL) an attribute of it. */
+bool h5_exists(struct h5 *file, const char *object, const char *attribute);
+
+/* Collective on the file's comm. An attribute's value on every rank; a text is owned by the caller (memory_free), NULL
+ * after a failure. Numbers are untouched after a failure. */
+int64_t h5_get_int(struct h5 *file, const char *object, const char *name);
+double h5_get_real(struct h5 *file, const char *object, const char *name);
+char *h5_get_text(struct h5 *file, const char *object, const char *name);
+
+/* Collective on the file's comm. Elements along the first dimension of a dataset (1 for a scalar), 0 after a failure.
+ */
+int64_t h5_rows(struct h5 *file, const char *path);
+
+/* Collective on the file's comm. Reads rows first … first + rows − 1 of a small array, `width` values a row (a failure
+ * if its shape is another), to every rank. */
+void h5_read_reals(struct h5 *file, const char *path, int64_t first, int64_t rows, int64_t width, double *values);
+void h5_read_ints(struct h5 *file, const char *path, int64_t first, int64_t rows, int64_t width, int64_t *values);
+
+/* Collective on the file's comm = the matrix's grid. A ← the dataset, whatever grid wrote it; a checksum that does not
+ * match is a failure, and A is then undefined. */
+void h5_load_matrix(struct h5 *file, const char *path, struct dmat *A);
+
+/* Collective on the file's comm. The counterpart of h5_write_vectors, for any distribution. */
+void h5_load_vectors(struct h5 *file, const char *path, int64_t m, int count, int mloc, const int64_t *global,
+                     double *vectors);
+
+/* ---- reading what the user brings */
 
 /* Collective on grid->comm. Reads the dataset `name` of file `path` as a matrix distributed over the grid, as doubles
  * whatever the stored number type; one dimension of n values is read as 1 × n. NULL with a problem (no such file, no

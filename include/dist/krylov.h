@@ -3,6 +3,7 @@
 #define EIGENTRAIN_DIST_KRYLOV_H
 
 #include "base/error.h"
+#include "dist/archive.h"
 #include "dist/linop.h"
 
 #include <stdbool.h>
@@ -36,6 +37,11 @@ struct triplets *triplets_create(const struct linop *A, int k);
 
 /* Local. Frees it and sets *T to NULL. */
 void triplets_destroy(struct triplets **T);
+
+/* Collective on A->comm. Saves or restores the k leading triplets of an operator with the layout of A, for the next
+ * warm start; *triplets may be NULL, and is created or destroyed to be what was saved. */
+void triplets_archive(struct triplets **triplets, const struct linop *A, int k, const char *name,
+                      struct archive *archive);
 
 /* Collective on A->comm. Solves for the leading triplets; warm-started from T if T->filled: old
  * triplets that still solve the problem are kept, else Krylov iteration starts from their sum. Multiple values are

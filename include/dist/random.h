@@ -12,7 +12,8 @@ enum random_stream {
     RANDOM_WEIGHTS = 0x10000,
     RANDOM_BATCHES = 0x20000,
     RANDOM_KRYLOV = 0x30000,
-    RANDOM_DATA = 0x40000, /* +0 training inputs, +1 training targets, +2 test inputs, +3 test targets, +4 teacher */
+    RANDOM_DATA = 0x40000,   /* +0 training inputs, +1 training targets, +2 test inputs, +3 test targets, +4 teacher */
+    RANDOM_ONLINE = 0x50000, /* +0 inputs, +1 targets of the fresh samples that each step draws */
 };
 
 /* Local. 64 random bits. */

@@ -59,6 +59,11 @@ bool source_open_idx(struct source *source, const struct spec *spec, bool train,
 /* Local. Standard normal inputs; standard normal targets or uniformly random classes. */
 struct dataset *generated_gaussian(const struct grid *grid, const struct spec *spec, bool train);
 
+/* Local. X and Y of `set` ← samples first … first + N − 1 of an endless stream of samples like those of
+ * generated_gaussian, but none of them; `set` has its sizes and says whether targets are classes. A function of (seed,
+ * first), and a sample does not depend on the others that are asked for. */
+void generated_fresh(struct dataset *set, uint64_t seed, uint64_t first);
+
 /* Collective on the grid. Identity input; target: the rank-r truncation of a standard Gaussian matrix. */
 struct dataset *generated_low_rank_matrix(const struct grid *grid, const struct spec *spec, struct problems *problems);
 

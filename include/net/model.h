@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/spec.h"
+#include "dist/archive.h"
 #include "dist/dmat.h"
 #include "net/activation.h"
 
@@ -67,6 +68,9 @@ struct params *params_create(const struct model *model);
 
 /* Local. Frees them and sets *params to NULL. */
 void params_destroy(struct params **params);
+
+/* Collective on the grid. Saves or restores them as a group of the archive: W1 … WL, and b1 … bL with biases. */
+void params_archive(struct params *params, const char *name, struct archive *archive);
 
 /* Collective on the grid. Σ over all parameters; the same bits on every rank. */
 double params_dot(const struct params *p, const struct params *q);

@@ -51,6 +51,9 @@ struct probe_kind {
     void (*measure)(struct probe *probe, const struct moment *moment, struct record *record);
     /* Collective. Writes vectors of the last measurement into a snapshot, below group probe->name; may be NULL. */
     void (*snapshot)(const struct probe *probe, struct h5 *file);
+    /* Collective. Saves or restores what the next measurements depend on: references, vectors of warm starts; may be
+     * NULL if there is nothing of the kind. */
+    void (*archive)(struct probe *probe, const struct model *model, struct archive *archive);
     /* Root only. Says in a few lines what was measured last, at the end of a run; may be NULL. */
     void (*summary)(const struct probe *probe, const struct record *record);
     void (*destroy)(struct probe *probe); /* Local. Frees probe->state */
@@ -86,6 +89,9 @@ bool probes_need_previous(const struct probes *probes, int64_t step, bool last);
 
 /* Collective on the grid. Measures with every probe that is due. */
 void probes_measure(struct probes *probes, const struct moment *moment, bool last, struct record *record);
+
+/* Collective on the grid. Saves or restores the state of all probes. */
+void probes_archive(struct probes *probes, const struct model *model, struct archive *archive);
 
 /* Root only. The probes' closing words. */
 void probes_summary(const struct probes *probes, const struct record *record);

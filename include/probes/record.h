@@ -6,6 +6,7 @@
 #define EIGENTRAIN_PROBES_RECORD_H
 
 #include "base/error.h"
+#include "dist/archive.h"
 #include "dist/h5.h"
 
 #include <stdbool.h>
@@ -71,5 +72,33 @@ void record_say_checks(const struct record *record);
 
 /* Root only. Writes all groups that have rows, and the checks if there are any, into an open serial file. */
 void record_write(const struct record *record, struct h5 *file);
+
+/* ---- parts: what has been written with checkpoints while the run goes on */
+
+/* Root only. Whether there are rows that are in no part yet. */
+bool record_has_new(const struct record *record);
+
+/* Root only. Writes the rows that are in no part yet into an open serial file. */
+void record_write_new(const struct record *record, struct h5 *file);
+
+/* Root only. From now on all present rows count as written to parts, or none. */
+void record_set_written(struct record *record, bool written);
+
+/* Root only. Appends the rows with a step below `before` from a part or a metrics.h5, opened by the root alone. Rows
+ * that are there already are passed over. A quantity of another shape is a failure of the file (see h5_done). */
+void record_read(struct record *record, struct h5 *file, int64_t before);
+
+/* Local. Forgets all rows. */
+void record_clear(struct record *record);
+
+/* Collective on the archive's comm. Saves how many rows each group has, or restores how many it should have. */
+void record_archive(struct record *record, struct archive *archive);
+
+/* Root only. Whether every group has as many rows as the archive said. */
+bool record_complete(const struct record *record);
+
+/* Root only. Calls each("group/quantity", value) for the latest value of every quantity that is one number a row. */
+void record_scalars(const struct record *record, void (*each)(const char *name, double value, void *context),
+                    void *context);
 
 #endif

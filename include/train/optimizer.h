@@ -20,8 +20,10 @@ void optimizer_destroy(struct optimizer **optimizer);
 /* Local. Updates the trainable parameters of the model with learning rate lr times each layer's multiplier. */
 void optimizer_step(struct optimizer *optimizer, struct model *model, const struct params *gradient, double lr);
 
-/* Local. The state's arrays, params of the model's layout (borrowed), for checkpoints and byte counts; the number of
- * them. */
-int optimizer_state(const struct optimizer *optimizer, struct params **state, const char **name);
+/* Collective on the grid. Saves or restores the state: the number of updates, velocities and moments. */
+void optimizer_archive(struct optimizer *optimizer, struct archive *archive);
+
+/* Local. How many arrays of the parameters' size the state holds (0, 1 or 2), for estimates. */
+int optimizer_arrays(const struct spec *spec);
 
 #endif

@@ -17,8 +17,14 @@ struct trainer *trainer_create(const struct grid *grid, const struct spec *spec,
 /* Collective on the grid. Frees the trainer and sets it to NULL. */
 void trainer_destroy(struct trainer **trainer);
 
-/* Collective on the grid. Trains, measures and writes metrics.h5 and snapshots into the run directory. Returns the exit
- * code (EXIT_DONE, EXIT_DIVERGED, EXIT_ENVIRONMENT). */
+/* Local. Whether a resumed directory holds a run that has ended already: with all steps made, below the tolerance, or
+ * diverged. Its exit code (EXIT_DONE or EXIT_DIVERGED, the latter with a problem), said in the log; −1 if it goes on.
+ */
+int trainer_ended(const struct trainer *trainer, const struct rundir *rundir, struct problems *problems);
+
+/* Collective on the grid. Trains from the beginning, or from the newest checkpoint of a resumed directory; measures and
+ * writes metrics, snapshots and checkpoints into the run directory. Returns the exit code (EXIT_DONE, EXIT_DIVERGED,
+ * EXIT_ENVIRONMENT, EXIT_STOPPED), with problems for all but done and stopped. */
 int trainer_run(struct trainer *trainer, const struct rundir *rundir, struct problems *problems);
 
 #endif

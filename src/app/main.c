@@ -7,27 +7,23 @@
 #include "dist/h5.h"
 #include "dist/krylov.h"
 
-#include "app/run.h"
+#include "app/commands.h"
 
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char usage[] =
-    "usage: [mpirun -n RANKS] eigentrain COMMAND …\n"
-    "\n"
-    "  run INPUT.yaml [--out DIR] [--set KEY=VALUE]… [--overwrite] [--quiet]\n"
-    "                 train the network that INPUT.yaml describes; DIR is runs/NAME unless given\n"
-    "  keys [KEY]     every key of the input file: type, default, bounds, unit, meaning\n"
-    "  info           version, libraries, BLAS kernel in use, MPI, CPU\n"
-    "  help           this text\n"
-    "\n"
-    "exit codes: 0 done, 2 the input is wrong, 3 the environment, 4 diverged, 70 a bug\n";
-
-static int command_keys(int argc, char **argv, bool root)
+static bool is_root(void)
 {
-    if (!root) return EXIT_DONE;
+    int rank;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    return rank == 0;
+}
+
+static int command_keys(int argc, char **argv)
+{
+    if (!is_root()) return EXIT_DONE;
     if (argc > 1) {
         fprintf(stderr, "eigentrain: keys takes at most one key\n");
         return EXIT_INPUT;
@@ -43,7 +39,7 @@ static int command_keys(int argc, char **argv, bool root)
     return found ? EXIT_DONE : EXIT_INPUT;
 }
 
-static int command_info(bool root)
+static int command_info(int argc, char **argv)
 {
     int ranks;
     krylov_start(MPI_COMM_WORLD);
@@ -51,30 +47,57 @@ static int command_info(bool root)
     MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     build_add("hdf5", "%s", h5_version());
     build_add("ranks", "%d", ranks);
-    for (const struct build_fact *fact = build_facts(); root && fact->name; fact++)
+    for (const struct build_fact *fact = build_facts(); is_root() && fact->name; fact++)
         printf("%-22s %s\n", fact->name, fact->value);
     krylov_end();
     return EXIT_DONE;
 }
 
+static int command_help(int argc, char **argv);
+
+static const struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *usage, *meaning;
+} commands[] = {
+    {"run", command_run, "run INPUT.yaml [--out DIR] [--set KEY=VALUE]… [--overwrite] [--quiet]",
+     "train the network that INPUT.yaml describes; DIR is runs/NAME unless given"},
+    {"keys", command_keys, "keys [KEY]", "every key of the input file: type, default, bounds, unit, meaning"},
+    {"info", command_info, "info", "version, libraries, BLAS kernel in use, MPI, CPU"},
+    {"help", command_help, "help", "this text"},
+};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+static void print_usage(FILE *out)
+{
+    fprintf(out, "usage: [mpirun -n RANKS] eigentrain COMMAND …\n\n");
+    for (int i = 0; i < COMMANDS; i++) fprintf(out, "  %s\n        %s\n", commands[i].usage, commands[i].meaning);
+    fprintf(out, "\nexit codes: 0 done, 2 the input is wrong, 3 the environment, 4 diverged, 70 a bug,\n"
+                 "            85 stopped early with a valid checkpoint (go on with --resume)\n");
+}
+
+static int command_help(int argc, char **argv)
+{
+    if (is_root()) print_usage(stdout);
+    return EXIT_DONE;
+}
+
 static int command(int argc, char **argv)
 {
-    int rank;
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    const bool root = rank == 0;
-    const char *name = argc > 1 ? argv[1] : "";
-    static const char *const names[] = {"run", "keys", "info", "help"};
-    if (strcmp(name, "run") == 0) return run_command(argc - 2, argv + 2);
-    if (strcmp(name, "keys") == 0) return command_keys(argc - 2, argv + 2, root);
-    if (strcmp(name, "info") == 0) return command_info(root);
-    const bool help = strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0;
-    if (root && argc > 1 && !help) {
-        const char *near = spec_nearest(name, names, 4);
+    const char *name = argc > 1 ? argv[1] : "", *names[COMMANDS];
+    for (int i = 0; i < COMMANDS; i++) {
+        names[i] = commands[i].name;
+        if (strcmp(name, names[i]) == 0) return commands[i].run(argc - 2, argv + 2);
+    }
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) return command_help(0, NULL);
+    if (!is_root()) return EXIT_INPUT;
+    if (argc > 1) {
+        const char *near = spec_nearest(name, names, COMMANDS);
         fprintf(stderr, "eigentrain: there is no command '%s'%s%s%s\n", name, near ? " (did you mean '" : "",
                 near ? near : "", near ? "'?)" : "");
     }
-    if (root) fputs(usage, help ? stdout : stderr);
-    return help ? EXIT_DONE : EXIT_INPUT;
+    print_usage(stderr);
+    return EXIT_INPUT;
 }
 
 int main(int argc, char **argv)

@@ -82,6 +82,15 @@ bool problems_none(struct problems *problems, MPI_Comm comm)
     return false;
 }
 
+bool problems_join(struct problems *own, MPI_Comm comm, struct problems *problems)
+{
+    const bool none = problems_none(own, comm);
+
+    for (int i = 0; i < own->count; i++) problems_add(problems, own->code, "%s", own->text[i]);
+    problems_clear(own);
+    return none;
+}
+
 /* ---------------------------------------------------------------- the end of all ranks */
 
 static bool mpi_runs(void)

@@ -80,6 +80,7 @@ const struct parameter parameter_table[] = {
     {"train.schedule.milestones", PARAMETER_INT, LIST, NULL, AT_LEAST(0), NULL, "kind=step", "steps", PHYSICS, "steps at which the rate is multiplied by `factor`"},
     {"train.schedule.factor", PARAMETER_REAL, ONE, "0.1", ABOVE(0), NULL, "kind=step", "1", PHYSICS, "factor at each milestone"},
     {"train.batch", PARAMETER_INT, ONE, "full", AT_LEAST(1), "full", NULL, "samples", PHYSICS, "samples a step, drawn without replacement in each epoch (the incomplete last batch is left out)"},
+    {"train.online", PARAMETER_BOOL, ONE, "false", NO_BOUNDS, NULL, NULL, NULL, PHYSICS, "each step draws `batch` fresh samples from the generator (data.kind: gaussian) instead of a batch of the training set"},
     {"train.microbatch", PARAMETER_INT, ONE, "all", AT_LEAST(1), "all", NULL, "samples", CONTROL, "samples processed at a time, to bound memory; rounded up to a multiple of block × process columns"},
     {"train.compress", PARAMETER_BOOL, ONE, "true", NO_BOUNDS, NULL, NULL, NULL, PHYSICS, "train a linear network with squared loss on the d × d factor R of X = R Q (same trajectory, fewer columns) where it applies"},
     {"train.steps", PARAMETER_INT, ONE, "100", AT_LEAST(0), NULL, NULL, "steps", CONTROL, "number of updates"},
@@ -100,6 +101,11 @@ const struct parameter parameter_table[] = {
     {"snapshot.every", PARAMETER_INT, ONE, "never", AT_LEAST(1), "never|end", NULL, "steps", CONTROL, "steps between snapshots; end: only the last step"},
     {"snapshot.weights", PARAMETER_BOOL, ONE, "true", NO_BOUNDS, NULL, NULL, NULL, CONTROL, "snapshots hold the weights and biases"},
     {"snapshot.vectors", PARAMETER_BOOL, ONE, "true", NO_BOUNDS, NULL, NULL, NULL, CONTROL, "snapshots hold the singular vectors that the probes measured last"},
+
+    {"checkpoint.every", PARAMETER_INT, ONE, "never", AT_LEAST(1), "never", NULL, "steps", CONTROL, "steps between checkpoints"},
+    {"checkpoint.minutes", PARAMETER_REAL, ONE, "30", ABOVE(0), "never", NULL, "minutes", CONTROL, "wall-clock time after which a checkpoint is written in any case"},
+    {"checkpoint.end", PARAMETER_BOOL, ONE, "true", NO_BOUNDS, NULL, NULL, NULL, CONTROL, "write one when the last step is reached, so that a finished run can be prolonged (more train.steps and --resume)"},
+    {"checkpoint.keep", PARAMETER_INT, ONE, "2", BETWEEN(1, 1000), NULL, NULL, "checkpoints", CONTROL, "the newest so many stay"},
 
     {NULL, PARAMETER_INT, ONE, NULL, NO_BOUNDS, NULL, NULL, NULL, false, NULL},
 };

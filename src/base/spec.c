@@ -326,7 +326,7 @@ static void sort_findings(struct spec *spec)
 
 /* ---------------------------------------------------------------- reading */
 
-static struct spec *create(const char *name, int nsets, char *const *sets)
+static struct spec *create(const char *name, int nsets, const char *const *sets)
 {
     struct spec *spec = NEW(struct spec, 1);
 
@@ -337,7 +337,7 @@ static struct spec *create(const char *name, int nsets, char *const *sets)
     return spec;
 }
 
-struct spec *spec_read(const char *text, size_t length, const char *name, int nsets, char *const *sets,
+struct spec *spec_read(const char *text, size_t length, const char *name, int nsets, const char *const *sets,
                        struct problems *problems)
 {
     struct spec *spec = create(name, nsets, sets);

@@ -107,6 +107,11 @@ void spec_read_set(struct spec *spec, int index);
 void spec_read_default(const char *yaml, struct entry *entry);
 void spec_entry_clear(struct entry *entry);
 
+/* Loads the one YAML document of a file (libyaml's yaml_document_t; yaml_document_delete). False if there is no such
+ * thing, which is recorded as a finding. */
+struct yaml_document_s;
+bool spec_load(struct spec *spec, const char *text, size_t length, struct yaml_document_s *document);
+
 /* ---- spec_check.c */
 
 /* Fills spec->values from spec->entries and the table. */

@@ -179,14 +179,15 @@ static void walk_pair(struct walk *walk, const char *path, const yaml_node_t *ma
         return;
     }
     char *child = memory_text("%s%s%s", path, path[0] ? "." : "", text_of(key));
+    bool sweep = strcmp(child, "sweep") == 0; /* that section is read by spec_sweep */
     int earlier = earlier_line(walk, map, pair);
     if (strpbrk(text_of(key), ".[]"))
         spec_find(walk->spec, place, child, "unknown key (in the file, write sections as nested maps)");
-    else if (spec_shape(child) == SHAPE_UNKNOWN)
+    else if (!sweep && spec_shape(child) == SHAPE_UNKNOWN)
         find_unknown(walk, child, place);
     else if (earlier)
         spec_find(walk->spec, place, child, "given twice (first in line %d)", earlier);
-    else
+    else if (!sweep)
         walk_node(walk, child, place, node_at(walk, pair->value));
     memory_free(child);
 }
@@ -310,6 +311,15 @@ static bool load(struct walk *walk, const char *text, size_t length)
         loaded = false;
     }
     yaml_parser_delete(&parser);
+    return loaded;
+}
+
+bool spec_load(struct spec *spec, const char *text, size_t length, struct yaml_document_s *document)
+{
+    struct walk walk = {.spec = spec};
+    bool loaded = load(&walk, text, length);
+
+    if (loaded) *document = walk.document;
     return loaded;
 }
 

@@ -3,7 +3,7 @@
 #include <string.h>
 #include <time.h>
 
-static double seconds[TIMER_PARTS];
+static double clocks[TIMER_PARTS];
 
 double timer_now(void)
 {
@@ -17,13 +17,18 @@ double timer_add(enum timer_part part, double since)
 {
     double now = timer_now();
 
-    seconds[part] += now - since;
+    clocks[part] += now - since;
     return now;
 }
 
 double timer_seconds(enum timer_part part)
 {
-    return seconds[part];
+    return clocks[part];
+}
+
+void timer_set(const double seconds[TIMER_PARTS])
+{
+    for (int part = 0; part < TIMER_PARTS; part++) clocks[part] = seconds ? seconds[part] : 0;
 }
 
 const char *timer_name(enum timer_part part)

@@ -74,9 +74,7 @@ void h5_report(struct h5 *file, int code, struct problems *problems)
 {
     struct problems own = {0};
     if (file->error) problems_add(&own, code, "%s: %s", file->path, file->error);
-    problems_none(&own, file->comm);
-    for (int i = 0; i < own.count; i++) problems_add(problems, own.code, "%s", own.text[i]);
-    problems_clear(&own);
+    problems_join(&own, file->comm, problems);
 }
 
 /* ---------------------------------------------------------------- files */
@@ -96,7 +94,7 @@ struct h5 *h5_new(MPI_Comm comm, const char *path)
     MPI_Comm_size(comm, &file->size);
     file->path = memory_text("%s", path);
     file->partial = h5_partial(path);
-    file->id = file->anchor = H5I_INVALID_HID;
+    file->id = file->anchor = file->all = H5I_INVALID_HID;
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL); /* errors come out at h5_commit, in our words */
     return file;
 }
@@ -106,8 +104,9 @@ struct h5 *h5_new(MPI_Comm comm, const char *path)
 static bool close_handles(struct h5 *file)
 {
     bool ok = file->id < 0 || H5Fclose(file->id) >= 0;
+    if (file->all >= 0) ok = H5Fclose(file->all) >= 0 && ok;
     if (file->anchor >= 0) ok = H5Dclose(file->anchor) >= 0 && ok;
-    file->id = file->anchor = H5I_INVALID_HID;
+    file->id = file->anchor = file->all = H5I_INVALID_HID;
     return ok;
 }
 
@@ -115,6 +114,8 @@ void h5_free(struct h5 **file)
 {
     struct h5 *f = *file;
     close_handles(f);
+    for (int i = 0; i < f->nsums; i++) memory_free(f->sums[i].path);
+    memory_free(f->sums);
     memory_free(f->path);
     memory_free(f->partial);
     memory_free(f->error);
@@ -203,7 +204,9 @@ bool h5_commit(struct h5 **file, struct problems *problems)
         h5_check(f, H5Fflush(f->id, H5F_SCOPE_GLOBAL) >= 0, "write", "the file");
         h5_check(f, close_handles(f), "close", "the file");
     }
-    if (h5_agreed(f)) { /* all ranks have written, rank 0 has closed */
+    if (h5_agreed(f)) h5_read_back(f); /* all ranks have written, rank 0 has closed */
+    if (h5_agreed(f)) h5_seal(f);
+    if (h5_agreed(f)) {
         if (f->rank == 0 && !h5_publish(f->partial, f->path))
             f->error = memory_text("cannot give the file its name: %s", strerror(errno));
         h5_agreed(f);
@@ -340,17 +343,17 @@ static hid_t create_dataset(struct h5 *file, const char *path, hid_t type, int n
     return dataset;
 }
 
-/* Creates the scale `path`. One without values follows netCDF-4's convention for it (NAME says so; type float). */
-static hid_t create_scale(struct h5 *file, const char *path, int64_t size, bool values)
+/* Creates the scale `path` with coordinates of that type. One without coordinates (type negative) follows netCDF-4's
+ * convention for it (NAME says so; type float). */
+static hid_t create_scale(struct h5 *file, const char *path, int64_t size, hid_t type)
 {
     const char *slash = strrchr(path, '/');
     char name[128];
-    if (values)
+    if (type >= 0)
         snprintf(name, sizeof name, "%s", slash ? slash + 1 : path);
     else
         snprintf(name, sizeof name, "This is a netCDF dimension but not a netCDF variable.%10lld", (long long)size);
-    hid_t type = values ? H5T_STD_I64LE : H5T_IEEE_F32BE;
-    hid_t scale = create_dataset(file, path, type, 1, &size, H5D_ALLOC_TIME_LATE);
+    hid_t scale = create_dataset(file, path, type >= 0 ? type : H5T_IEEE_F32BE, 1, &size, H5D_ALLOC_TIME_LATE);
     if (scale >= 0) h5_check(file, H5DSset_scale(scale, name) >= 0, "make a dimension of", path);
     return scale;
 }
@@ -361,7 +364,7 @@ static void attach(struct h5 *file, hid_t dataset, const char *path, int i, cons
     const char *slash = strrchr(path, '/');
     int folder = slash ? (int)(slash + 1 - path) : 0;
     char *name = dim ? memory_text("%.*s%s", folder, path, dim) : memory_text("%s_dim%d", path, i);
-    hid_t scale = dim ? H5Dopen2(file->id, name, H5P_DEFAULT) : create_scale(file, name, size, false);
+    hid_t scale = dim ? H5Dopen2(file->id, name, H5P_DEFAULT) : create_scale(file, name, size, H5I_INVALID_HID);
     if (h5_check(file, scale >= 0, "open dimension", name)) {
         hid_t space = H5Dget_space(scale);
         if (H5Sget_simple_extent_npoints(space) != size) bug("dimension %s has not the size that %s says", name, path);
@@ -466,13 +469,25 @@ static void write_small(struct h5 *file, const char *path, hid_t file_type, hid_
     h5_close(file, dataset);
 }
 
-void h5_dimension(struct h5 *file, const char *path, int64_t size, const int64_t *values, const struct h5_about *about)
+static void write_dimension(struct h5 *file, const char *path, int64_t size, hid_t file_type, hid_t type,
+                            const void *values, const struct h5_about *about)
 {
     if (!h5_acting(file)) return;
-    hid_t scale = create_scale(file, path, size, values != NULL);
+    hid_t scale = create_scale(file, path, size, values ? file_type : H5I_INVALID_HID);
     if (scale >= 0) describe(file, scale, about);
-    if (values) h5_write_alone(file, scale, path, H5T_NATIVE_INT64, 0, size, values);
+    if (values) h5_write_alone(file, scale, path, type, 0, size, values);
     h5_close(file, scale);
+}
+
+void h5_dimension(struct h5 *file, const char *path, int64_t size, const int64_t *values, const struct h5_about *about)
+{
+    write_dimension(file, path, size, H5T_STD_I64LE, H5T_NATIVE_INT64, values, about);
+}
+
+void h5_dimension_reals(struct h5 *file, const char *path, int64_t size, const double *values,
+                        const struct h5_about *about)
+{
+    write_dimension(file, path, size, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, values, about);
 }
 
 void h5_write_reals(struct h5 *file, const char *path, int ndims, const char *const *dims, const int64_t *sizes,
@@ -487,21 +502,45 @@ void h5_write_ints(struct h5 *file, const char *path, int ndims, const char *con
     write_small(file, path, H5T_STD_I64LE, H5T_NATIVE_INT64, ndims, dims, sizes, values, about);
 }
 
+/* Texts one after the other, each filled up with zeros to the length of the longest (memory_free). */
+static char *pack_texts(int64_t size, const char *const *values, size_t *length)
+{
+    *length = 1;
+    for (int64_t i = 0; i < size; i++)
+        if (strlen(values[i]) > *length) *length = strlen(values[i]);
+    char *bytes = NEW(char, (size_t)size **length);
+    for (int64_t i = 0; i < size; i++) memcpy(bytes + (size_t)i * *length, values[i], strlen(values[i]));
+    return bytes;
+}
+
 /* Fixed length, which every reader knows; `_Encoding` makes xarray decode the bytes. */
-void h5_write_texts(struct h5 *file, const char *path, const char *dim, int64_t size, const char *const *values,
-                    const struct h5_about *about)
+static void write_packed(struct h5 *file, const char *path, const char *dim, int64_t size, const char *const *values,
+                         const struct h5_about *about)
 {
     if (!h5_acting(file)) return;
-    size_t length = 1;
-    for (int64_t i = 0; i < size; i++)
-        if (strlen(values[i]) > length) length = strlen(values[i]);
-    char *bytes = NEW(char, (size_t)size *length);
-    for (int64_t i = 0; i < size; i++) memcpy(bytes + (size_t)i * length, values[i], strlen(values[i]));
+    size_t length;
+    char *bytes = pack_texts(size, values, &length);
     hid_t type = text_type(file, length);
-    write_small(file, path, type, type, 1, &dim, &size, bytes, about);
+    if (dim)
+        write_small(file, path, type, type, 1, &dim, &size, bytes, about);
+    else
+        write_dimension(file, path, size, type, type, bytes, about);
     h5_attribute_text(file, path, "_Encoding", "utf-8");
     h5_close(file, type);
     memory_free(bytes);
+}
+
+void h5_dimension_texts(struct h5 *file, const char *path, int64_t size, const char *const *values,
+                        const struct h5_about *about)
+{
+    write_packed(file, path, NULL, size, values, about);
+}
+
+void h5_write_texts(struct h5 *file, const char *path, const char *dim, int64_t size, const char *const *values,
+                    const struct h5_about *about)
+{
+    ensure(dim);
+    write_packed(file, path, dim, size, values, about);
 }
 
 const char *h5_version(void)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 static const int64_t GATHER = (int64_t)1 << 23; /* elements that rank 0 gathers at a time: 64 MiB */
+static const int64_t SMALL = (int64_t)1 << 17;  /* elements of a matrix that rank 0 writes alone: 1 MiB */
 
 /* ---------------------------------------------------------------- writing */
 
@@ -43,17 +44,14 @@ static hid_t transfer_list(struct h5 *file, bool collective)
 }
 
 /* Every rank its row slab, into the dataset `path` of the file opened by all as `id`. */
-static void write_slabs(struct h5 *file, hid_t id, const char *path, bool collective, const struct dmat *A)
+static void write_slabs(struct h5 *file, hid_t id, const char *path, bool collective, int64_t m, const double *slab)
 {
     hid_t dataset = H5Dopen2(id, path, H5P_DEFAULT), transfer = transfer_list(file, collective);
     h5_check(file, dataset >= 0, "open dataset", path);
     if (h5_agreed(file)) {
         struct h5_rows rows = {dataset, H5T_NATIVE_DOUBLE, transfer, file->comm, path, 0, 0};
-        dmat_slab_rows(A, &rows.first, &rows.count);
-        double *slab = NEW(double, rows.count * A->n);
-        dmat_to_slab(A, slab);
+        h5_share(file->size, file->rank, m, &rows.first, &rows.count);
         h5_write_rows(file, &rows, slab);
-        memory_free(slab);
     }
     h5_close(file, transfer);
     h5_close(file, dataset);
@@ -61,7 +59,7 @@ static void write_slabs(struct h5 *file, hid_t id, const char *path, bool collec
 
 /* All ranks open the file beside rank 0's serial handle. They change values only, no metadata, so that neither handle
  * holds anything that the other one makes stale, and closing writes nothing. */
-static void write_together(struct h5 *file, const char *path, const struct dmat *A)
+static void write_together(struct h5 *file, const char *path, int64_t m, const double *slab)
 {
     int reserved = h5_acting(file) && reserve(file);
     if (!h5_agreed(file)) return;
@@ -70,13 +68,27 @@ static void write_together(struct h5 *file, const char *path, const struct dmat 
     hid_t id = H5Fopen(file->partial, H5F_ACC_RDWR, access_list);
     h5_check(file, id >= 0, "open", "the file on all ranks");
     h5_close(file, access_list);
-    if (h5_agreed(file)) {
-        write_slabs(file, id, path, reserved, A);
-        /* Every host must send its pages to the disk: rank 0's fsync at the end speaks for its own host only. */
-        if (h5_agreed(file)) h5_check(file, H5Fflush(id, H5F_SCOPE_GLOBAL) >= 0, "write dataset", path);
-    }
+    if (h5_agreed(file)) write_slabs(file, id, path, reserved, m, slab); /* h5_seal brings it to the disk */
     h5_close(file, id);
     h5_agreed(file);
+}
+
+/* A small matrix is written by rank 0 alone: opening a file on all ranks takes longer than that. */
+static void write_gathered(struct h5 *file, hid_t dataset, const char *path, const struct dmat *A, const double *slab)
+{
+    int *counts = NEW(int, file->size), *starts = NEW(int, file->size);
+    double *whole = file->rank == 0 ? NEW(double, A->m * A->n) : NULL;
+    for (int r = 0; r < file->size; r++) {
+        int64_t first, count;
+        h5_share(file->size, r, A->m, &first, &count);
+        counts[r] = to_int(count * A->n);
+        starts[r] = to_int(first * A->n);
+    }
+    MPI_Gatherv(slab, counts[file->rank], MPI_DOUBLE, whole, counts, starts, MPI_DOUBLE, 0, file->comm);
+    if (file->rank == 0) h5_write_alone(file, dataset, path, H5T_NATIVE_DOUBLE, 0, A->m, whole);
+    memory_free(whole);
+    memory_free(starts);
+    memory_free(counts);
 }
 
 void h5_write_matrix(struct h5 *file, const char *path, const char *row_dim, const char *col_dim, const struct dmat *A,
@@ -86,14 +98,17 @@ void h5_write_matrix(struct h5 *file, const char *path, const char *row_dim, con
     const int64_t sizes[] = {A->m, A->n};
     if (file->broken) return;
     hid_t dataset = h5_new_array(file, path, H5T_IEEE_F64LE, 2, dims, sizes, about);
-    if (file->size == 1 && h5_agreed(file)) {
-        double *slab = NEW(double, A->m * A->n);
-        dmat_to_slab(A, slab);
-        h5_write_alone(file, dataset, path, H5T_NATIVE_DOUBLE, 0, A->m, slab);
-        memory_free(slab);
-    }
+    int64_t first, count;
+    dmat_slab_rows(A, &first, &count);
+    double *slab = NEW(double, count * A->n);
+    dmat_to_slab(A, slab);
+    h5_remember(file, path, h5_total(file, h5_checksum(first * A->n, count * A->n, slab)));
+    const bool small = A->m * A->n <= SMALL;
+    if (file->size == 1) h5_write_alone(file, dataset, path, H5T_NATIVE_DOUBLE, 0, A->m, slab);
+    if (file->size > 1 && small) write_gathered(file, dataset, path, A, slab);
     h5_close(file, dataset);
-    if (file->size > 1) write_together(file, path, A);
+    if (file->size > 1 && !small) write_together(file, path, A->m, slab);
+    memory_free(slab);
 }
 
 /* Rows first…first+rows−1 of the distributed vectors, row-major, into `piece` on rank 0. Every element has one owner
@@ -121,12 +136,15 @@ void h5_write_vectors(struct h5 *file, const char *path, const char *row_dim, co
     int64_t most = count < GATHER ? GATHER / (count ? count : 1) : 1;
     if (most > m) most = m;
     double *piece = NEW(double, most *count);
+    uint64_t sum = 0;
     for (int64_t first = 0; first < m; first += most) {
         int64_t rows = m - first < most ? m - first : most;
         gather_rows(file, first, rows, count, mloc, global, vectors, piece);
+        if (file->rank == 0) sum += h5_checksum(first * count, rows * count, piece);
         if (file->rank == 0) h5_write_alone(file, dataset, path, H5T_NATIVE_DOUBLE, first, rows, piece);
     }
     memory_free(piece);
+    h5_remember(file, path, h5_total(file, sum));
     h5_close(file, dataset);
 }
 
@@ -296,9 +314,7 @@ static bool agree_on_shape(const struct grid *grid, const char *path, const char
             H5Fclose(file);
         }
     }
-    bool ok = problems_none(&own, grid->comm);
-    for (int i = 0; i < own.count; i++) problems_add(problems, own.code, "%s", own.text[i]);
-    problems_clear(&own);
+    const bool ok = problems_join(&own, grid->comm, problems);
     MPI_Bcast(shape, 2, MPI_INT64_T, 0, grid->comm);
     return ok;
 }

@@ -8,14 +8,23 @@
 
 enum { H5_DIMS = 8 };
 
+/* A distributed array that has been written, and the checksum of what memory held. */
+struct h5_sum {
+    char *path; /* of the dataset, owned */
+    uint64_t sum;
+};
+
 struct h5 {
     MPI_Comm comm; /* borrowed */
     int rank, size;
     char *path, *partial; /* final and temporary name; owned */
-    hid_t id;             /* writing: rank 0's serial handle; reading: everybody's; negative where there is none */
+    hid_t id;             /* rank 0's serial handle (h5_read_matrix: everybody's); negative where there is none */
+    hid_t all;            /* reading: the handle of all ranks, opened for the first matrix; else negative */
     hid_t anchor;         /* writing, rank 0: an unnamed dataset that keeps the file open; else negative */
     char *error;          /* the first thing that failed on this rank, owned; or NULL */
     bool broken;          /* something failed on some rank; the same on every rank */
+    struct h5_sum *sums;  /* [nsums] writing: of distributed arrays, the same on every rank; owned */
+    int nsums;
 };
 
 /* Local. A file object that is not open yet, and its end (closes the file, removes nothing). */
@@ -62,6 +71,28 @@ struct h5_rows {
  * `values` is not NULL, with nothing to move neither. */
 void h5_write_rows(struct h5 *file, const struct h5_rows *rows, const void *values);
 void h5_read_rows(struct h5 *file, const struct h5_rows *rows, void *values);
+
+/* Local. Of the first dimension of a dataset with `rows` rows in all, the part of rank `rank` of `size`: contiguous
+ * slabs, those of dmat_slab_rows. */
+void h5_share(int size, int rank, int64_t rows, int64_t *first, int64_t *count);
+
+/* Local. This rank's part of a checksum that does not depend on the distribution: Σ hash(index, bits) modulo 2⁶⁴ over
+ * `count` numbers whose row-major indices begin at `first`. */
+uint64_t h5_checksum(int64_t first, int64_t count, const double *values);
+
+/* Collective on the file's comm. The sum of the parts of all ranks. */
+uint64_t h5_total(const struct h5 *file, uint64_t part);
+
+/* Collective on the file's comm. Remembers the checksum of a distributed array that was just written, and writes it
+ * beside the array as an attribute. */
+void h5_remember(struct h5 *file, const char *path, uint64_t sum);
+
+/* Collective on the file's comm. Closed file, before it gets its name: reads all remembered arrays back and compares.
+ */
+void h5_read_back(struct h5 *file);
+
+/* Collective on the file's comm. Appends the seal to the closed temporary file. */
+void h5_seal(struct h5 *file);
 
 /* Local. h5_write_rows for one rank alone; does nothing after an error. */
 void h5_write_alone(struct h5 *file, hid_t dataset, const char *path, hid_t type, int64_t first, int64_t count,

@@ -46,39 +46,6 @@ void krylov_end(void)
     started_here = false;
 }
 
-struct triplets *triplets_create(const struct linop *A, int k)
-{
-    ensure(k >= 0 && k <= (A->m < A->n ? A->m : A->n));
-    struct triplets *T = NEW(struct triplets, 1);
-    T->rank = k;
-    T->m = A->m;
-    T->n = A->n;
-    T->mloc = A->mloc;
-    T->nloc = A->nloc;
-    T->sigma = NEW(double, k);
-    T->residual = NEW(double, k);
-    T->left = NEW(double, (int64_t)k * A->mloc);
-    T->right = NEW(double, (int64_t)k * A->nloc);
-    T->row = NEW(int64_t, A->mloc);
-    T->col = NEW(int64_t, A->nloc);
-    for (int i = 0; i < A->mloc; i++) T->row[i] = A->row_index(A, i);
-    for (int j = 0; j < A->nloc; j++) T->col[j] = A->col_index(A, j);
-    return T;
-}
-
-void triplets_destroy(struct triplets **T)
-{
-    if (!*T) return;
-    memory_free((*T)->sigma);
-    memory_free((*T)->residual);
-    memory_free((*T)->left);
-    memory_free((*T)->right);
-    memory_free((*T)->row);
-    memory_free((*T)->col);
-    memory_free(*T);
-    *T = NULL;
-}
-
 /* A solve. Lanczos iteration finds one copy of a multiple singular value, at least until rounding brings in another,
  * and stops where its space is exhausted. So the operator is solved again with all that was found projected out, from a
  * new random vector, until nothing large is left: A_found = (I − U Uᵀ) A (I − V Vᵀ) */

@@ -6,13 +6,27 @@
 
 struct draw {
     uint64_t seed, stream;
-    int64_t classes;
+    uint64_t first; /* sample of the stream that is column 0 */
+    int64_t rows;
 };
+
+/* Unsigned: the index of an endless stream may come round. */
+static double normal(int64_t ig, int64_t jg, const void *context)
+{
+    const struct draw *draw = context;
+    return random_normal(draw->seed, draw->stream, (uint64_t)ig + (draw->first + (uint64_t)jg) * (uint64_t)draw->rows);
+}
 
 static double one_hot(int64_t ig, int64_t jg, const void *context)
 {
     const struct draw *draw = context;
-    return random_below(draw->seed, draw->stream, (uint64_t)jg, draw->classes) == ig;
+    return random_below(draw->seed, draw->stream, draw->first + (uint64_t)jg, draw->rows) == ig;
+}
+
+static void draw_samples(struct dataset *set, uint64_t seed, uint64_t stream, uint64_t first)
+{
+    dmat_set(set->X, normal, &(struct draw){seed, stream, first, set->features});
+    dmat_set(set->Y, set->classification ? one_hot : normal, &(struct draw){seed, stream + 1, first, set->outputs});
 }
 
 struct dataset *generated_gaussian(const struct grid *grid, const struct spec *spec, bool train)
@@ -25,12 +39,13 @@ struct dataset *generated_gaussian(const struct grid *grid, const struct spec *s
     set->classification = spec_is(spec, "data.targets", "classes");
     set->X = dmat_create(grid, set->features, set->samples);
     set->Y = dmat_create(grid, set->outputs, set->samples);
-    random_fill_normal(set->X, seed, stream);
-    if (set->classification)
-        dmat_set(set->Y, one_hot, &(struct draw){seed, stream + 1, set->outputs});
-    else
-        random_fill_normal(set->Y, seed, stream + 1);
+    draw_samples(set, seed, stream, 0);
     return set;
+}
+
+void generated_fresh(struct dataset *set, uint64_t seed, uint64_t first)
+{
+    draw_samples(set, seed, RANDOM_ONLINE, first);
 }
 
 /* Y ← Σ_i σ_i u_i v_iᵀ, summed in the order of i on every rank. The vectors are small beside the matrix: each rank gets

@@ -184,6 +184,19 @@ void params_destroy(struct params **params)
     *params = NULL;
 }
 
+void params_archive(struct params *params, const char *name, struct archive *archive)
+{
+    archive_enter(archive, name);
+    for (int l = 0; l < params->depth; l++) {
+        char matrix[16], bias[16];
+        snprintf(matrix, sizeof matrix, "W%d", l + 1);
+        snprintf(bias, sizeof bias, "b%d", l + 1);
+        archive_matrix(archive, matrix, params->W[l]);
+        if (params->b[l]) archive_matrix(archive, bias, params->b[l]);
+    }
+    archive_leave(archive);
+}
+
 double params_dot(const struct params *p, const struct params *q)
 {
     double sum = 0;

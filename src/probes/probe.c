@@ -157,6 +157,18 @@ void probes_measure(struct probes *probes, const struct moment *moment, bool las
     }
 }
 
+void probes_archive(struct probes *probes, const struct model *model, struct archive *archive)
+{
+    archive_enter(archive, "probes");
+    for (int i = 0; i < probes->count; i++) {
+        struct probe *probe = &probes->probe[i];
+        archive_enter(archive, probe->name);
+        if (probe->kind->archive) probe->kind->archive(probe, model, archive);
+        archive_leave(archive);
+    }
+    archive_leave(archive);
+}
+
 void probes_snapshot(const struct probes *probes, struct h5 *file)
 {
     for (int i = 0; i < probes->count; i++)

@@ -33,8 +33,10 @@ struct record_group {
     struct series *series;        /* [nseries], owned */
     int ndimensions, nseries;
     int64_t rows, capacity;
-    int64_t *step; /* [capacity], owned */
-    double *time;  /* [capacity], owned */
+    int64_t written;  /* rows that are in parts already */
+    int64_t expected; /* rows that a checkpoint says there should be */
+    int64_t *step;    /* [capacity], owned */
+    double *time;     /* [capacity], owned */
 };
 
 struct check {
@@ -286,10 +288,10 @@ static void write_counted(struct h5 *file, const char *group, const char *name, 
     memory_free(values);
 }
 
-static void write_series(struct h5 *file, const struct record_group *group, const struct series *series)
+static void write_series(struct h5 *file, const struct record_group *group, const struct series *series, int64_t first)
 {
     const char *dims[1 + DIMS] = {group->axis};
-    int64_t sizes[1 + DIMS] = {group->rows};
+    int64_t sizes[1 + DIMS] = {group->rows - first};
     for (int i = 0; i < series->ndims; i++) {
         dims[1 + i] = group->dimensions[series->dim[i]].name;
         sizes[1 + i] = group->dimensions[series->dim[i]].size;
@@ -297,29 +299,34 @@ static void write_series(struct h5 *file, const struct record_group *group, cons
     struct h5_about about = {series->units, series->long_name, series->formula, series->reference};
     char *path = memory_text("%s/%s", group->name, series->name);
     if (series->integer)
-        h5_write_ints(file, path, 1 + series->ndims, dims, sizes, series->ints, &about);
+        h5_write_ints(file, path, 1 + series->ndims, dims, sizes, series->ints + first * series->width, &about);
     else
-        h5_write_reals(file, path, 1 + series->ndims, dims, sizes, series->reals, &about);
+        h5_write_reals(file, path, 1 + series->ndims, dims, sizes, series->reals + first * series->width, &about);
     memory_free(path);
 }
 
-/* The axis, and the training time beside it: `time` of `step`, `evaluated_time` of `evaluated_step`. */
-static void write_axis(struct h5 *file, const struct record_group *group)
+/* Training time beside the axis: `time` of `step`, `evaluated_time` of `evaluated_step` (memory_free). */
+static char *time_path(const struct record_group *group)
 {
     const char *end = strstr(group->axis, "step");
-    const int prefix = end ? (int)(end - group->axis) : 0;
+    return memory_text("%s/%.*stime", group->name, end ? (int)(end - group->axis) : 0, group->axis);
+}
+
+static void write_axis(struct h5 *file, const struct record_group *group, int64_t first)
+{
     const char *dims[] = {group->axis};
+    const int64_t rows = group->rows - first;
     char *path = memory_text("%s/%s", group->name, group->axis);
-    h5_dimension(file, path, group->rows, group->step, &(struct h5_about){.units = "1", .long_name = "step"});
+    h5_dimension(file, path, rows, group->step + first, &(struct h5_about){.units = "1", .long_name = "step"});
     memory_free(path);
-    path = memory_text("%s/%.*stime", group->name, prefix, group->axis);
-    h5_write_reals(file, path, 1, dims, &group->rows, group->time,
+    path = time_path(group);
+    h5_write_reals(file, path, 1, dims, &rows, group->time + first,
                    &(struct h5_about){.units = "1", .long_name = "training time: sum of learning rates"});
     memory_free(path);
 }
 
 /* Two axes of one group are two record_groups: the group itself is made with the first. */
-static void write_group(struct h5 *file, const struct record_group *group, bool first)
+static void write_group(struct h5 *file, const struct record_group *group, int64_t first_row, bool first)
 {
     if (first) {
         h5_group(file, group->name);
@@ -327,12 +334,12 @@ static void write_group(struct h5 *file, const struct record_group *group, bool 
         for (int i = 0; i < group->ntexts; i++)
             h5_attribute_text(file, group->name, group->texts[2 * i], group->texts[2 * i + 1]);
     }
-    write_axis(file, group);
+    write_axis(file, group, first_row);
     for (int i = 0; i < group->ndimensions; i++) {
         const struct dimension *d = &group->dimensions[i];
         write_counted(file, group->name, d->name, d->size, d->long_name);
     }
-    for (int i = 0; i < group->nseries; i++) write_series(file, group, &group->series[i]);
+    for (int i = 0; i < group->nseries; i++) write_series(file, group, &group->series[i], first_row);
 }
 
 static void write_check_values(struct h5 *file, const struct record *record)
@@ -376,14 +383,119 @@ static void write_checks(struct h5 *file, const struct record *record)
     memory_free(references);
 }
 
-void record_write(const struct record *record, struct h5 *file)
+/* All groups that have rows to be written: all of them, or those that are in no part yet. */
+static void write_groups(const struct record *record, struct h5 *file, bool new_only)
 {
     for (int i = 0; i < record->ngroups; i++) {
+        const struct record_group *group = record->groups[i];
+        const int64_t from = new_only ? group->written : 0;
         bool first = true;
-        for (int j = 0; j < i; j++)
-            if (record->groups[j]->rows > 0 && strcmp(record->groups[i]->name, record->groups[j]->name) == 0)
-                first = false;
-        if (record->groups[i]->rows > 0) write_group(file, record->groups[i], first);
+        if (group->rows == from) continue;
+        for (int j = 0; j < i; j++) {
+            const struct record_group *other = record->groups[j];
+            if (other->rows > (new_only ? other->written : 0) && strcmp(group->name, other->name) == 0) first = false;
+        }
+        write_group(file, group, from, first);
     }
+}
+
+void record_write(const struct record *record, struct h5 *file)
+{
+    write_groups(record, file, false);
     if (record->nchecks > 0) write_checks(file, record);
+}
+
+/* ---------------------------------------------------------------- parts, and reading them */
+
+bool record_has_new(const struct record *record)
+{
+    for (int i = 0; i < record->ngroups; i++)
+        if (record->groups[i]->rows > record->groups[i]->written) return true;
+    return false;
+}
+
+void record_write_new(const struct record *record, struct h5 *file)
+{
+    write_groups(record, file, true);
+}
+
+void record_set_written(struct record *record, bool written)
+{
+    for (int i = 0; i < record->ngroups; i++) record->groups[i]->written = written ? record->groups[i]->rows : 0;
+}
+
+void record_clear(struct record *record)
+{
+    for (int i = 0; i < record->ngroups; i++) record->groups[i]->rows = record->groups[i]->written = 0;
+}
+
+/* Values of the rows first…first+rows−1 of the file, to the rows that were just made. */
+static void read_series(struct h5 *file, const struct record_group *group, struct series *series, int64_t first,
+                        int64_t rows)
+{
+    const int64_t at = (group->rows - rows) * series->width;
+    char *path = memory_text("%s/%s", group->name, series->name);
+    if (series->integer)
+        h5_read_ints(file, path, first, rows, series->width, series->ints + at);
+    else
+        h5_read_reals(file, path, first, rows, series->width, series->reals + at);
+    memory_free(path);
+}
+
+static void read_group(struct record_group *group, struct h5 *file, int64_t before)
+{
+    char *axis = memory_text("%s/%s", group->name, group->axis), *beside = time_path(group);
+    const int64_t there = h5_exists(file, axis, NULL) ? h5_rows(file, axis) : 0;
+    int64_t *step = NEW(int64_t, there), first = 0, rows = 0;
+    double *time = NEW(double, there);
+    if (there) h5_read_ints(file, axis, 0, there, 1, step);
+    if (there) h5_read_reals(file, beside, 0, there, 1, time);
+    /* The file may begin before the end of what is there already, and end behind `before`. */
+    while (group->rows && first < there && step[first] <= group->step[group->rows - 1]) first++;
+    while (first + rows < there && step[first + rows] < before) rows++;
+    for (int64_t i = 0; i < rows; i++) record_row(group, step[first + i], time[first + i]);
+    for (int i = 0; i < group->nseries && rows; i++) read_series(file, group, &group->series[i], first, rows);
+    memory_free(time);
+    memory_free(step);
+    memory_free(beside);
+    memory_free(axis);
+}
+
+void record_read(struct record *record, struct h5 *file, int64_t before)
+{
+    for (int i = 0; i < record->ngroups; i++) read_group(record->groups[i], file, before);
+}
+
+void record_archive(struct record *record, struct archive *archive)
+{
+    archive_enter(archive, "rows");
+    for (int i = 0; i < record->ngroups; i++) {
+        struct record_group *group = record->groups[i];
+        char *name = memory_text("%s.%s", group->name, group->axis);
+        group->expected = group->rows;
+        archive_int(archive, name, &group->expected);
+        memory_free(name);
+    }
+    archive_leave(archive);
+}
+
+bool record_complete(const struct record *record)
+{
+    for (int i = 0; i < record->ngroups; i++)
+        if (record->groups[i]->rows != record->groups[i]->expected) return false;
+    return true;
+}
+
+void record_scalars(const struct record *record, void (*each)(const char *name, double value, void *context),
+                    void *context)
+{
+    for (int g = 0; g < record->ngroups; g++) {
+        const struct record_group *group = record->groups[g];
+        for (int i = 0; i < group->nseries; i++) {
+            if (group->series[i].ndims > 0 || group->rows == 0) continue;
+            char *name = memory_text("%s/%s", group->name, group->series[i].name);
+            each(name, latest(group, &group->series[i], 0), context);
+            memory_free(name);
+        }
+    }
 }

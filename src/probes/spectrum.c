@@ -183,10 +183,17 @@ static void put_values(const struct probe *probe, const struct spectrum *s)
             record_put_at(probe->group, s->q_value, (int64_t)k * s->width + i, s->sigma[k * s->width + i]);
 }
 
+/* The operator whose triplets number k are: of the layout of W, whatever the probe is of. */
+static struct linop *operator_of(const struct spectrum *s, const struct model *model, int k)
+{
+    if (s->of != PROBE_OF_PRODUCT) return linop_of_matrix(model->params->W[k]);
+    return linop_of_product((const struct dmat *const *)model->params->W, s->depth);
+}
+
 static void measure_product(struct probe *probe, const struct moment *moment)
 {
     struct spectrum *s = probe->state;
-    struct linop *A = linop_of_product((const struct dmat *const *)moment->model->params->W, s->depth);
+    struct linop *A = operator_of(s, moment->model, 0);
     solve(probe, s, 0, A);
     linop_destroy(&A);
     put_ranks(probe, s, 0, NAN); /* its Frobenius norm would need the product itself */
@@ -225,6 +232,18 @@ static void measure(struct probe *probe, const struct moment *moment, struct rec
     put_values(probe, s);
 }
 
+static void archive(struct probe *probe, const struct model *model, struct archive *archive)
+{
+    struct spectrum *s = probe->state;
+    for (int k = 0; k < s->count && !s->full; k++) {
+        char name[32];
+        snprintf(name, sizeof name, "triplets_%d", k + 1);
+        struct linop *A = operator_of(s, model, k);
+        triplets_archive(&s->triplets[k], A, s->rank[k], name, archive);
+        linop_destroy(&A);
+    }
+}
+
 static void snapshot(const struct probe *probe, struct h5 *file)
 {
     const struct spectrum *s = probe->state;
@@ -261,5 +280,6 @@ const struct probe_kind probe_spectrum = {.name = "spectrum",
                                           .create = create,
                                           .measure = measure,
                                           .snapshot = snapshot,
+                                          .archive = archive,
                                           .summary = summary,
                                           .destroy = destroy};

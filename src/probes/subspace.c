@@ -140,6 +140,12 @@ static double *duplicate(const double *vectors, int64_t size)
     return copy;
 }
 
+/* One triplet more than the subspace has dimensions, for the gap, if there are so many. */
+static int wanted(const struct follow *f, const struct dmat *A)
+{
+    return f->rank < A->m && f->rank < A->n ? f->rank + 1 : f->rank;
+}
+
 /* Solves for the subspace and decides whether it is defined. */
 static double find(struct probe *probe, const struct subspace *s, int l, const struct dmat *A)
 {
@@ -147,7 +153,7 @@ static double find(struct probe *probe, const struct subspace *s, int l, const s
     struct linop *L = linop_of_matrix(A);
     const int64_t least = A->m < A->n ? A->m : A->n;
     const int k = f->rank;
-    if (!f->now) f->now = triplets_create(L, k < least ? k + 1 : k);
+    if (!f->now) f->now = triplets_create(L, wanted(f, A));
     const struct krylov_options options = {.tolerance = s->tolerance,
                                            .max_products = s->max_products,
                                            .seed = probe->seed,
@@ -222,6 +228,38 @@ static void measure(struct probe *probe, const struct moment *moment, struct rec
     for (int l = 1; l < s->depth; l++) measure_alignment(probe, s, l, moment->model->grid->comm);
 }
 
+/* The reference has the layout of the triplets, which have been restored before. */
+static void archive_reference(struct follow *f, struct archive *archive)
+{
+    const bool there = archive_flag(archive, "reference", f->left != NULL);
+    if (archive_loading(archive)) {
+        memory_free(f->left);
+        memory_free(f->right);
+        f->left = f->right = NULL;
+        if (there && f->now) f->left = NEW(double, (int64_t)f->rank * f->now->mloc);
+        if (there && f->now) f->right = NEW(double, (int64_t)f->rank * f->now->nloc);
+    }
+    if (!f->left) return;
+    archive_vectors(archive, "left", f->now->m, f->rank, f->now->mloc, f->now->row, f->left);
+    archive_vectors(archive, "right", f->now->n, f->rank, f->now->nloc, f->now->col, f->right);
+}
+
+static void archive(struct probe *probe, const struct model *model, struct archive *archive)
+{
+    struct subspace *s = probe->state;
+    for (int l = 1; l <= s->depth; l++) {
+        struct follow *f = &s->layer[l - 1];
+        char name[32];
+        snprintf(name, sizeof name, "layer_%d", l);
+        archive_enter(archive, name);
+        struct linop *A = linop_of_matrix(model->params->W[l - 1]);
+        triplets_archive(&f->now, A, wanted(f, model->params->W[l - 1]), "triplets", archive);
+        linop_destroy(&A);
+        archive_reference(f, archive);
+        archive_leave(archive);
+    }
+}
+
 static void snapshot(const struct probe *probe, struct h5 *file)
 {
     const struct subspace *s = probe->state;
@@ -254,5 +292,6 @@ const struct probe_kind probe_subspace = {.name = "subspace",
                                           .create = create,
                                           .measure = measure,
                                           .snapshot = snapshot,
+                                          .archive = archive,
                                           .summary = summary,
                                           .destroy = destroy};

@@ -9,10 +9,29 @@ struct batches {
     struct dmat *identity;       /* the input to draw columns of, if it is the identity; owned, or NULL */
     struct dataset *compressed;  /* owned, or NULL */
     struct dataset *batch;       /* owned, or NULL with the full batch */
-    int64_t *permutation;        /* [N] of `epoch`, owned */
+    bool online;                 /* a batch is of fresh samples, not of the training set's */
+    int64_t *permutation;        /* [N] of `epoch`, owned; NULL without use */
     int64_t epoch;               /* −1: none yet */
     uint64_t seed;
 };
+
+/* Fresh samples are drawn as they are, a batch at a time. */
+static void check_online(const struct spec *spec, struct problems *problems)
+{
+    if (spec_is(spec, "train.batch", "full") && !spec_is(spec, "train.optimizer", "sgd")) /* sgd says so itself */
+        spec_problem(spec, problems, "train.online", "fresh samples come in batches: give their size, train.batch%s",
+                     spec_is(spec, "train.optimizer", "gd") ? ", and another optimizer than gd" : "");
+    if (!spec_is(spec, "data.kind", "gaussian")) {
+        spec_problem(spec, problems, "train.online",
+                     "data.kind: %s has no generator of fresh samples; it applies to data.kind: gaussian",
+                     spec_text(spec, "data.kind"));
+        return;
+    }
+    if (spec_bool(spec, "data.centre"))
+        spec_problem(spec, problems, "data.centre", "fresh samples (train.online) are used as drawn, not centred");
+    if (spec_bool(spec, "data.whiten"))
+        spec_problem(spec, problems, "data.whiten", "fresh samples (train.online) are used as drawn, not whitened");
+}
 
 static void check(const struct dataset *train, const struct spec *spec, struct problems *problems)
 {
@@ -22,7 +41,9 @@ static void check(const struct dataset *train, const struct spec *spec, struct p
     if (full && spec_is(spec, "train.optimizer", "sgd"))
         spec_problem(spec, problems, "train.batch",
                      "missing: sgd needs a batch size (the full batch is train.optimizer: gd)");
-    if (!full && spec_int(spec, "train.batch") > train->samples)
+    if (spec_bool(spec, "train.online"))
+        check_online(spec, problems);
+    else if (!full && spec_int(spec, "train.batch") > train->samples)
         spec_problem(spec, problems, "train.batch", "is %lld, but there are only %lld training samples",
                      (long long)spec_int(spec, "train.batch"), (long long)train->samples);
 }
@@ -41,13 +62,14 @@ struct batches *batches_create(const struct dataset *train, const struct model *
     b->train = train;
     b->epoch = -1;
     b->seed = (uint64_t)spec_int(spec, "run.seed");
+    b->online = spec_bool(spec, "train.online");
     if (!spec_is(spec, "train.batch", "full")) {
         b->batch = NEW(struct dataset, 1);
         *b->batch = *train;
         b->batch->samples = spec_int(spec, "train.batch");
         b->batch->X = dmat_create(model->grid, train->features, b->batch->samples);
         b->batch->Y = dmat_create(model->grid, train->outputs, b->batch->samples);
-        b->permutation = NEW(int64_t, train->samples);
+        if (!b->online) b->permutation = NEW(int64_t, train->samples);
         if (!train->X) {
             b->identity = dmat_create(model->grid, train->features, train->samples);
             dmat_set(b->identity, unit_element, NULL);
@@ -72,9 +94,9 @@ void batches_destroy(struct batches **batches)
     *batches = NULL;
 }
 
-const struct dataset *batches_at(struct batches *b, int64_t step)
+/* The columns of the training set that the step sees. */
+static void take_batch(struct batches *b, int64_t step)
 {
-    if (!b->batch) return b->compressed ? b->compressed : b->train;
     const int64_t size = b->batch->samples, per_epoch = b->train->samples / size, epoch = step / per_epoch;
     if (epoch != b->epoch)
         random_permutation(b->train->samples, b->permutation, b->seed, RANDOM_BATCHES, (uint64_t)epoch);
@@ -82,6 +104,15 @@ const struct dataset *batches_at(struct batches *b, int64_t step)
     const int64_t *columns = b->permutation + step % per_epoch * size;
     dmat_take_columns(b->identity ? b->identity : b->train->X, columns, b->batch->X);
     dmat_take_columns(b->train->Y, columns, b->batch->Y);
+}
+
+const struct dataset *batches_at(struct batches *b, int64_t step)
+{
+    if (!b->batch) return b->compressed ? b->compressed : b->train;
+    if (b->online)
+        generated_fresh(b->batch, b->seed, (uint64_t)step * (uint64_t)b->batch->samples);
+    else
+        take_batch(b, step);
     return b->batch;
 }
 

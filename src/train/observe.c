@@ -4,11 +4,13 @@
 #include "base/memory.h"
 #include "base/timer.h"
 #include "train/schedule.h"
+#include "train/stop.h"
 
 #include "trainer_private.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 
 static int scalar(struct record_group *group, const char *name, const char *long_name, const char *formula)
@@ -77,9 +79,11 @@ static void write_params(const struct trainer *t, struct h5 *file)
     }
 }
 
-static void write_snapshot(const struct trainer *t, const struct rundir *rundir, struct problems *problems)
+/* One that cannot be written is missed, not the end of the run. */
+static void write_snapshot(struct trainer *t, const struct rundir *rundir)
 {
     const double since = timer_now();
+    struct problems own = {0}, *problems = &own;
     char *folder = rundir_file(rundir, "snapshots");
     char *path = rundir_file(rundir, "snapshots/step_%09lld.h5", (long long)t->step);
     if (t->grid->rank == 0) mkdir(folder, 0777); /* if that fails, h5_create says why */
@@ -92,6 +96,9 @@ static void write_snapshot(const struct trainer *t, const struct rundir *rundir,
         rundir_provenance(rundir, file);
         h5_commit(&file, problems);
     }
+    if (own.count) t->lost_snapshots++;
+    if (own.count) log_warn("no snapshot of step %lld: %s; the run goes on", (long long)t->step, own.text[0]);
+    problems_clear(&own);
     memory_free(path);
     memory_free(folder);
     timer_add(TIMER_OUTPUT, since);
@@ -110,15 +117,47 @@ static void measure(struct trainer *t, bool last)
     timer_add(TIMER_PROBES, since);
 }
 
+double observe_seconds(const struct trainer *t)
+{
+    return t->spent_before + timer_now() - t->started;
+}
+
+/* Steps a second of this process; NaN before there are any. */
+static double rate_of(const struct trainer *t)
+{
+    return t->step > t->first_step ? (double)(t->step - t->first_step) / (timer_now() - t->started) : NAN;
+}
+
 static void say_progress(const struct trainer *t, bool last)
 {
-    const double spent = timer_now() - t->started;
-    const double rate = t->step > 0 ? (double)t->step / spent : 0;
-    if (rate > 0)
+    const double rate = rate_of(t);
+    if (isfinite(rate))
         log_progress(last, "step %lld of %lld   loss %.6g   %.1f steps/s   %.0f s left", (long long)t->step,
                      (long long)t->steps, t->loss, rate, (double)(t->steps - t->step) / rate);
     else
         log_progress(last, "step %lld of %lld   loss %.6g", (long long)t->step, (long long)t->steps, t->loss);
+}
+
+static void write_status(struct trainer *t, const struct rundir *rundir, const char *state, const char *reason)
+{
+    const bool goes_on = strcmp(state, "running") == 0;
+    t->status_written = timer_now();
+    rundir_write_status(rundir, &(struct rundir_status){.state = state,
+                                                        .reason = reason,
+                                                        .step = t->step,
+                                                        .steps = t->steps,
+                                                        .checkpoint = t->saved,
+                                                        .loss = t->loss,
+                                                        .seconds = observe_seconds(t),
+                                                        .seconds_left = (double)(t->steps - t->step) / rate_of(t),
+                                                        .final = goes_on ? NULL : t->record});
+}
+
+void observe_status(struct trainer *t, const struct rundir *rundir, bool now)
+{
+    static const double often = 10; /* seconds */
+    if (t->grid->rank == 0 && (now || timer_now() - t->status_written > often))
+        write_status(t, rundir, "running", NULL);
 }
 
 void observe_step(struct trainer *t, const struct rundir *rundir, bool last, struct problems *problems)
@@ -128,8 +167,9 @@ void observe_step(struct trainer *t, const struct rundir *rundir, bool last, str
     if (last || t->step % t->evaluate_every == 0) evaluate(t);
     measure(t, last);
     const bool snapshot = t->snapshot_every && (last || (t->snapshot_every > 0 && t->step % t->snapshot_every == 0));
-    if (snapshot) write_snapshot(t, rundir, problems);
+    if (snapshot) write_snapshot(t, rundir);
     say_progress(t, last);
+    observe_status(t, rundir, false);
 }
 
 static void write_timing(struct h5 *file)
@@ -163,7 +203,6 @@ static void write_metrics(const struct trainer *t, const struct rundir *rundir, 
         }
         memory_free(path);
     }
-    problems_none(problems, t->grid->comm);
 }
 
 static void say_end(const struct trainer *t, const struct rundir *rundir)
@@ -183,13 +222,40 @@ static void say_end(const struct trainer *t, const struct rundir *rundir)
     log_say("figures: postprocess/plot.py %s", rundir->path);
 }
 
-void observe_end(struct trainer *t, const struct rundir *rundir, int code, struct problems *problems)
+/* What it means that no more steps are made, in status.json and to the user. */
+static int conclude(struct trainer *t, const struct rundir *rundir, struct problems *problems)
 {
-    const double since = timer_now();
-    write_metrics(t, rundir, problems);
-    timer_add(TIMER_OUTPUT, since);
-    if (t->grid->rank != 0) return;
+    if (t->lost_snapshots)
+        problems_add(problems, EXIT_ENVIRONMENT, "%d snapshot%s could not be written (see the warnings)",
+                     t->lost_snapshots, t->lost_snapshots > 1 ? "s" : "");
     const char *state = problems->code == EXIT_DONE ? "done" : problems->code == EXIT_DIVERGED ? "diverged" : "failed";
-    rundir_status(rundir, state, problems->count ? problems->text[0] : NULL, t->step, t->steps, t->loss);
-    if (code == EXIT_DONE) say_end(t, rundir);
+    const bool early = problems->count == 0 && t->step < t->steps;
+    const char *reason = problems->count ? problems->text[0] : early ? "the loss is below train.tolerance" : NULL;
+    if (t->grid->rank == 0) write_status(t, rundir, state, reason);
+    if (problems->code == EXIT_DONE && t->grid->rank == 0) say_end(t, rundir);
+    return problems->code;
+}
+
+/* Every rank knows that some rank has a reason to stop, which the root may not see itself. */
+static int conclude_stop(struct trainer *t, const struct rundir *rundir, struct problems *problems)
+{
+    const char *reason = stop_reason() ? stop_reason() : "a signal to another rank";
+    if (t->saved < 0)
+        problems_add(problems, EXIT_ENVIRONMENT, "stopped (%s), but no checkpoint could be written", reason);
+    if (t->grid->rank == 0) write_status(t, rundir, t->saved < 0 ? "failed" : "stopped", reason);
+    if (t->saved < 0) return EXIT_ENVIRONMENT;
+    log_say("stopped at step %lld (%s); checkpoint of step %lld; go on with --resume", (long long)t->step, reason,
+            (long long)t->saved);
+    return EXIT_STOPPED;
+}
+
+int observe_end(struct trainer *t, const struct rundir *rundir, struct problems *problems)
+{
+    if (t->stop) return conclude_stop(t, rundir, problems);
+    const double since = timer_now();
+    struct problems own = {0};
+    write_metrics(t, rundir, &own);
+    if (problems_join(&own, t->grid->comm, problems)) restart_end(t, rundir);
+    timer_add(TIMER_OUTPUT, since);
+    return conclude(t, rundir, problems);
 }

@@ -44,18 +44,19 @@ void optimizer_destroy(struct optimizer **optimizer)
     *optimizer = NULL;
 }
 
-int optimizer_state(const struct optimizer *optimizer, struct params **state, const char **name)
+void optimizer_archive(struct optimizer *optimizer, struct archive *archive)
 {
-    int count = 0;
-    if (optimizer->first) {
-        state[count] = optimizer->first;
-        name[count++] = "first";
-    }
-    if (optimizer->second) {
-        state[count] = optimizer->second;
-        name[count++] = "second";
-    }
-    return count;
+    archive_enter(archive, "optimizer");
+    archive_int(archive, "steps", &optimizer->steps);
+    if (optimizer->first) params_archive(optimizer->first, "first", archive);
+    if (optimizer->second) params_archive(optimizer->second, "second", archive);
+    archive_leave(archive);
+}
+
+int optimizer_arrays(const struct spec *spec)
+{
+    const char *name = spec_text(spec, "train.optimizer");
+    return strcmp(name, "adam") == 0 ? 2 : strcmp(name, "momentum") == 0 || strcmp(name, "rmsprop") == 0;
 }
 
 /* One layer, n local elements. Each rule is one pass over memory. */

@@ -10,16 +10,19 @@
 #include <math.h>
 #include <string.h>
 
-/* Loss and gradient at the current parameters. One Allreduce a step: the loss and the squared norm together. */
+/* Loss and gradient at the current parameters. One Allreduce a step: the loss, the squared norm and the wishes to stop
+ * together. */
 static void take_gradient(struct trainer *t)
 {
     const double since = timer_now();
-    double sums[2] = {0, 0};
+    double sums[2 + RESTART_WISHES] = {0};
     sums[0] = backprop_gradient(t->backprop, t->model, batches_at(t->batches, t->step), t->gradient);
     for (int64_t i = 0; i < t->gradient->size; i++) sums[1] += t->gradient->local[i] * t->gradient->local[i];
-    grid_sum(t->grid, sums, 2);
+    restart_look(t, sums + 2);
+    grid_sum(t->grid, sums, 2 + RESTART_WISHES);
     t->loss = sums[0];
     t->norm = sqrt(sums[1]);
+    restart_agree(t, sums + 2);
     timer_add(TIMER_GRADIENT, since);
 }
 
@@ -37,11 +40,24 @@ static void update(struct trainer *t)
     timer_add(TIMER_UPDATE, since);
 }
 
+/* Whether a signal came during the set-up. */
+static void look_before_the_start(struct trainer *t)
+{
+    double wishes[RESTART_WISHES];
+    restart_look(t, wishes);
+    grid_sum(t->grid, wishes, RESTART_WISHES);
+    restart_agree(t, wishes);
+}
+
 int trainer_run(struct trainer *t, const struct rundir *rundir, struct problems *problems)
 {
     const double tolerance = spec_real(t->spec, "train.tolerance");
-    if (t->grid->rank == 0) rundir_status(rundir, "running", NULL, t->step, t->steps, NAN);
+    if (!restart_load(t, rundir, problems)) return problems->code;
+    look_before_the_start(t);
+    observe_status(t, rundir, true);
     for (;;) {
+        restart_save(t, rundir);
+        if (t->stop) break;
         take_gradient(t); /* loss and norm are the same bits on every rank: all take the same way */
         const bool diverged = !isfinite(t->loss) || !isfinite(t->norm);
         const bool last = diverged || t->step >= t->steps || t->loss < tolerance;
@@ -50,11 +66,28 @@ int trainer_run(struct trainer *t, const struct rundir *rundir, struct problems 
                          "diverged: the loss is %g and the gradient norm %g at step %lld; try a smaller train.lr",
                          fabs(t->loss), fabs(t->norm), (long long)t->step);
         observe_step(t, rundir, last, problems);
-        if (last || problems->count) break;
+        if (last) {
+            t->stop = false; /* it has come to its end by itself */
+            break;
+        }
         update(t);
     }
-    observe_end(t, rundir, problems->code, problems);
-    return problems->code;
+    return observe_end(t, rundir, problems);
+}
+
+int trainer_ended(const struct trainer *t, const struct rundir *rundir, struct problems *problems)
+{
+    if (!rundir->resumed || !rundir->state) return -1;
+    if (strcmp(rundir->state, "diverged") == 0) {
+        problems_add(problems, EXIT_DIVERGED, "%s has diverged at step %lld: nothing to go on with; --overwrite and %s",
+                     rundir->path, (long long)rundir->state_step, "another train.lr start anew");
+        return EXIT_DIVERGED;
+    }
+    if (strcmp(rundir->state, "done") != 0) return -1;
+    if (rundir->state_step < t->steps && !rundir->reason) return -1; /* more steps are asked for */
+    log_say("%s: finished already, at step %lld%s%s%s; nothing to do", rundir->path, (long long)rundir->state_step,
+            rundir->reason ? " (" : "", rundir->reason ? rundir->reason : "", rundir->reason ? ")" : "");
+    return EXIT_DONE;
 }
 
 static int64_t chunk(const struct spec *spec)
@@ -71,6 +104,7 @@ static bool prepare(struct trainer *t, struct problems *problems)
     t->batches = batches_create(t->data->train, t->model, t->spec, problems);
     t->record = record_create(t->grid->rank == 0);
     observe_prepare(t);
+    restart_prepare(t);
     t->probes = probes_create(t->spec, t->model, t->record, problems);
     if (!t->batches || !t->probes) return false;
     t->optimizer = optimizer_create(t->model, t->spec);

@@ -31,11 +31,22 @@ struct trainer {
     double norm;         /* of the gradient */
     bool has_previous;   /* `previous` is of step − 1 */
 
+    /* restart.c */
+    int64_t saved, parts;         /* step of the last checkpoint, or −1; parts of the metrics that are written */
+    int64_t first_step;           /* where this process began */
+    int64_t checkpoint_every;     /* steps; 0: never */
+    double checkpoint_seconds;    /* wall-clock time between checkpoints */
+    double last_save, step_began; /* times of timer_now */
+    double longest_step, save_seconds;
+    double spent_before;          /* seconds that earlier processes spent on this run */
+    bool stop, checkpoint_wanted; /* agreed on by all ranks */
+
     /* observe.c */
     struct record_group *train, *evaluated;
     int q_loss, q_norm, q_lr, q_train_loss, q_train_accuracy, q_test_loss, q_test_accuracy;
     int64_t evaluate_every, snapshot_every; /* steps; 0: never; snapshots at −1: only at the end */
-    double started;
+    double started, status_written;
+    int lost_snapshots;
 };
 
 /* Collective on the grid. Declares the series of the run in the record. */
@@ -44,7 +55,38 @@ void observe_prepare(struct trainer *t);
 /* Collective on the grid. Everything that is measured, recorded and written at this step; `last`: the run ends here. */
 void observe_step(struct trainer *t, const struct rundir *rundir, bool last, struct problems *problems);
 
-/* Collective on the grid. Writes metrics.h5 and tells the user how it ended. */
-void observe_end(struct trainer *t, const struct rundir *rundir, int code, struct problems *problems);
+/* Collective on the grid. Writes metrics.h5 unless the run was stopped, and tells the user how it ended; returns the
+ * exit code. */
+int observe_end(struct trainer *t, const struct rundir *rundir, struct problems *problems);
+
+/* Local. Seconds spent on this run, in this process and those before it. */
+double observe_seconds(const struct trainer *t);
+
+/* Local (the root acts). status.json of a run that goes on: at once, or if the last one is old. */
+void observe_status(struct trainer *t, const struct rundir *rundir, bool now);
+
+/* ---- restart.c */
+
+/* What ranks wish for, part of the step's Allreduce: to stop, to write a checkpoint. */
+enum { RESTART_WISHES = 2 };
+
+/* Local. Reads when checkpoints are due. */
+void restart_prepare(struct trainer *t);
+
+/* Local. This rank's wishes. */
+void restart_look(struct trainer *t, double wishes[RESTART_WISHES]);
+
+/* Local. What the sums of all wishes mean, the same on every rank. */
+void restart_agree(struct trainer *t, const double wishes[RESTART_WISHES]);
+
+/* Collective on the grid. Writes a checkpoint if one is due at the beginning of this step; a failure is warned of. */
+void restart_save(struct trainer *t, const struct rundir *rundir);
+
+/* Collective on the grid. Restores the newest good checkpoint, if the directory holds an earlier part of this run.
+ * False with problems on every rank if it holds checkpoints and none is good. */
+bool restart_load(struct trainer *t, const struct rundir *rundir, struct problems *problems);
+
+/* Local. metrics.h5 is there: removes the parts. */
+void restart_end(struct trainer *t, const struct rundir *rundir);
 
 #endif

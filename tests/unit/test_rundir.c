@@ -36,25 +36,25 @@ static void finish(void)
     scratch_remove();
 }
 
-static struct rundir *try_create(const char *path, bool overwrite, struct problems *problems)
+static struct rundir *try_create(const char *path, enum rundir_mode mode, struct problems *problems)
 {
     MPI_Barrier(MPI_COMM_WORLD);
-    return rundir_create(grid, path, overwrite, input, strlen(input), spec, problems);
+    return rundir_create(grid, path, mode, input, strlen(input), spec, problems);
 }
 
-static struct rundir *create(const char *path, bool overwrite)
+static struct rundir *create(const char *path, enum rundir_mode mode)
 {
     struct problems problems = {0};
-    struct rundir *rundir = try_create(path, overwrite, &problems);
+    struct rundir *rundir = try_create(path, mode, &problems);
     problems_print(&problems);
     assert_non_null(rundir);
     return rundir;
 }
 
-static void refuse(const char *path, bool overwrite, int code, const char *message)
+static void refuse(const char *path, enum rundir_mode mode, int code, const char *message)
 {
     struct problems problems = {0};
-    assert_null(try_create(path, overwrite, &problems));
+    assert_null(try_create(path, mode, &problems));
     assert_int_equal(problems.count, 1);
     assert_int_equal(problems.code, code);
     assert_string_equal(problems.text[0], message);
@@ -83,7 +83,7 @@ static void assert_contents(const char *path, const char *expected)
 static void parents_are_made_and_inputs_kept(void **state)
 {
     (void)state;
-    struct rundir *rundir = create(scratch_file("a/b/run/"), false);
+    struct rundir *rundir = create(scratch_file("a/b/run/"), RUNDIR_NEW);
     char *resolved = spec_resolved(spec), *file = rundir_file(rundir, "snapshots/step_%06d.h5", 12);
     assert_string_equal(rundir->path, scratch_file("a/b/run"));
     assert_string_equal(file, scratch_file("a/b/run/snapshots/step_000012.h5"));
@@ -99,7 +99,7 @@ static void an_empty_directory_is_taken(void **state)
 {
     (void)state;
     if (rank == 0) assert_int_equal(mkdir(scratch_file("empty"), 0777), 0);
-    struct rundir *rundir = create(scratch_file("empty"), false);
+    struct rundir *rundir = create(scratch_file("empty"), RUNDIR_NEW);
     assert_contents(scratch_file("empty/input.yaml"), input);
     rundir_destroy(&rundir);
 }
@@ -108,9 +108,11 @@ static void what_is_there_is_moved_aside(void **state)
 {
     (void)state;
     char *message =
-        memory_text("%s is not empty: choose another --out, or --overwrite to move it aside", scratch_file("again"));
+        memory_text("%s is not empty: choose another --out, --resume to go on with the run in it, or --overwrite to "
+                    "move it aside",
+                    scratch_file("again"));
     for (int n = 0; n < 3; n++) {
-        struct rundir *rundir = create(scratch_file("again"), n > 0);
+        struct rundir *rundir = create(scratch_file("again"), n > 0 ? RUNDIR_OVERWRITE : RUNDIR_NEW);
         if (rank == 0) {
             struct problems problems = {0};
             char *path = rundir_file(rundir, "number"), *text = memory_text("%d", n);
@@ -119,7 +121,7 @@ static void what_is_there_is_moved_aside(void **state)
             memory_free(text);
         }
         rundir_destroy(&rundir);
-        refuse(scratch_file("again"), false, EXIT_INPUT, message);
+        refuse(scratch_file("again"), RUNDIR_NEW, EXIT_INPUT, message);
     }
     assert_contents(scratch_file("again.old-1/number"), "0");
     assert_contents(scratch_file("again.old-2/number"), "1");
@@ -133,10 +135,10 @@ static void what_cannot_be_a_directory(void **state)
     struct problems problems = {0};
     if (rank == 0) assert_true(rundir_write(scratch_file("file"), "x", 1, &problems));
     char *message = memory_text("%s exists and is not a directory: choose another --out", scratch_file("file"));
-    refuse(scratch_file("file"), true, EXIT_INPUT, message);
+    refuse(scratch_file("file"), RUNDIR_OVERWRITE, EXIT_INPUT, message);
     memory_free(message);
     message = memory_text("%s: cannot be created: Not a directory", scratch_file("file/below"));
-    refuse(scratch_file("file/below"), false, EXIT_ENVIRONMENT, message);
+    refuse(scratch_file("file/below"), RUNDIR_NEW, EXIT_ENVIRONMENT, message);
     memory_free(message);
 }
 
@@ -160,28 +162,73 @@ static void assert_line(const char *text, const char *line)
 static void status_is_json(void **state)
 {
     (void)state;
-    struct rundir *rundir = create(scratch_file("status"), false);
+    struct rundir *rundir = create(scratch_file("status"), RUNDIR_NEW);
     if (rank == 0) {
         char *ranks = memory_text("  \"ranks\": %d\n}\n", grid->size);
-        rundir_status(rundir, "running", NULL, 7, INT64_C(5000000000), 0.1);
+        char *final = memory_text("  \"ranks\": %d,\n  \"final\": {\n    \"train/loss\": 0.25\n  }\n}\n", grid->size);
+        struct rundir_status status = {.state = "running",
+                                       .step = 7,
+                                       .steps = INT64_C(5000000000),
+                                       .checkpoint = 4,
+                                       .loss = 0.1,
+                                       .seconds = 2.5,
+                                       .seconds_left = NAN};
+        rundir_write_status(rundir, &status);
         char *text = contents(scratch_file("status/status.json"));
         assert_line(text,
                     "{\n  \"state\": \"running\",\n  \"reason\": null,\n  \"step\": 7,\n  \"steps\": 5000000000,\n");
         assert_line(text, "  \"loss\": 0.10000000000000001,\n");
+        assert_line(text, "  \"seconds\": 2.500,\n  \"seconds_left\": null,\n  \"checkpoint\": 4,\n");
         assert_line(text, "  \"job_id\": null,\n");
         assert_line(text, ranks);
         memory_free(text);
         setenv("SLURM_JOB_ID", "42", 1);
-        rundir_status(rundir, "failed", "a \"quoted\"\n\\ reason: ρ", 8, 9, NAN);
+        struct record *record = record_create(true);
+        struct record_group *group = record_group(record, "train", "step", NULL);
+        const int loss = record_quantity(group, &(struct quantity){.name = "loss", .units = "1", .long_name = "loss"});
+        record_row(group, 3, 0.3);
+        record_put_at(group, loss, 0, 0.25);
+        rundir_write_status(rundir, &(struct rundir_status){.state = "failed",
+                                                            .reason = "a \"quoted\"\n\\ reason: ρ",
+                                                            .checkpoint = -1,
+                                                            .loss = NAN,
+                                                            .final = record});
+        record_destroy(&record);
         unsetenv("SLURM_JOB_ID");
         text = contents(scratch_file("status/status.json"));
         assert_line(text, "  \"reason\": \"a \\\"quoted\\\"\\u000a\\\\ reason: ρ\",\n");
         assert_line(text, "  \"loss\": null,\n");
+        assert_line(text, "  \"checkpoint\": null,\n");
         assert_line(text, "  \"job_id\": \"42\",\n");
+        assert_line(text, final);
         assert_false(scratch_holds("status/.status.json.partial"));
         memory_free(text);
         memory_free(ranks);
+        memory_free(final);
     }
+    rundir_destroy(&rundir);
+}
+
+/* A run of another process, or of this one, is not disturbed. */
+static void a_directory_in_use_is_refused(void **state)
+{
+    (void)state;
+    struct rundir *rundir = create(scratch_file("used"), RUNDIR_NEW);
+    char *host = rundir->host, *message;
+    message = memory_text("%s is in use by process %ld on %s: wait until it has ended, or choose another --out",
+                          scratch_file("used"), (long)getpid(), host);
+    for (int mode = RUNDIR_OVERWRITE; mode <= RUNDIR_RESUME; mode++) {
+        struct problems problems = {0};
+        assert_null(try_create(scratch_file("used"), (enum rundir_mode)mode, &problems));
+        assert_int_equal(problems.code, EXIT_ENVIRONMENT);
+        if (rank == 0) assert_string_equal(problems.text[0], message);
+        problems_clear(&problems);
+    }
+    memory_free(message);
+    rundir_destroy(&rundir);
+    rundir = create(scratch_file("used"), RUNDIR_RESUME);
+    assert_true(rundir->resumed);
+    assert_null(rundir->state);
     rundir_destroy(&rundir);
 }
 
@@ -212,7 +259,7 @@ static void provenance_is_written(MPI_Comm comm, const struct rundir *rundir, co
 static void every_file_has_provenance(void **state)
 {
     (void)state;
-    struct rundir *rundir = create(scratch_file("provenance"), false);
+    struct rundir *rundir = create(scratch_file("provenance"), RUNDIR_NEW);
     provenance_is_written(MPI_COMM_WORLD, rundir, scratch_file("provenance/all.h5"));
     if (rank == 0) provenance_is_written(MPI_COMM_SELF, rundir, scratch_file("provenance/root.h5"));
     rundir_destroy(&rundir);
@@ -222,7 +269,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(parents_are_made_and_inputs_kept), cmocka_unit_test(an_empty_directory_is_taken),
     cmocka_unit_test(what_is_there_is_moved_aside),     cmocka_unit_test(what_cannot_be_a_directory),
     cmocka_unit_test(a_file_that_cannot_be_written),    cmocka_unit_test(status_is_json),
-    cmocka_unit_test(every_file_has_provenance),
+    cmocka_unit_test(a_directory_in_use_is_refused),    cmocka_unit_test(every_file_has_provenance),
 };
 
 UNIT_MAIN(tests, start, finish)

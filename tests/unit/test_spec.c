@@ -13,7 +13,7 @@
 enum { MOST_SETS = 4 };
 
 /* Reads with the sets that are not NULL. */
-static struct spec *read_with(const char *text, size_t length, char *const *sets, struct problems *problems)
+static struct spec *read_with(const char *text, size_t length, const char *const *sets, struct problems *problems)
 {
     int nsets = 0;
 
@@ -21,7 +21,7 @@ static struct spec *read_with(const char *text, size_t length, char *const *sets
     return spec_read(text, length, "in.yaml", nsets, sets, problems);
 }
 
-static struct spec *read_valid(const char *text, char *const *sets)
+static struct spec *read_valid(const char *text, const char *const *sets)
 {
     struct problems problems = {0};
     struct spec *spec = read_with(text, strlen(text), sets, &problems);
@@ -33,7 +33,7 @@ static struct spec *read_valid(const char *text, char *const *sets)
 }
 
 /* All messages, one a line. */
-static void assert_messages_of(const char *text, size_t length, char *const *sets, const char *expected)
+static void assert_messages_of(const char *text, size_t length, const char *const *sets, const char *expected)
 {
     struct problems problems = {0};
     struct spec *spec = read_with(text, length, sets, &problems);
@@ -59,7 +59,7 @@ static void assert_messages(const char *text, const char *expected)
 /* The messages of --set options over a valid file. */
 static void assert_set_messages(const char *set, const char *expected)
 {
-    char *sets[MOST_SETS] = {(char *)set};
+    const char *sets[MOST_SETS] = {set};
 
     assert_messages_of(MATRIX, strlen(MATRIX), sets, expected);
 }
@@ -167,7 +167,7 @@ static void sets_override_the_file(void **state)
     static const char text[] = MATRIX "train: {lr: x}\n"
                                       "model: {init: {kind: gaussian, gain: none, scale: 3}}\n"
                                       "probes: [{kind: spectrum}]\n";
-    char *sets[] = {"train.lr=0.5", "model.init.scale=[0.5, 2]", "probes[0].rank=5", NULL};
+    const char *sets[] = {"train.lr=0.5", "model.init.scale=[0.5, 2]", "probes[0].rank=5", NULL};
     struct spec *spec = read_valid(text, sets);
 
     (void)state;
@@ -178,8 +178,8 @@ static void sets_override_the_file(void **state)
     assert_string_equal(spec_text(spec, "probes[0].kind"), "spectrum");
     spec_destroy(&spec);
 
-    char *maps[] = {"train={lr: 2}", "model.init={kind: orthogonal}", "probes[1]={kind: subspace}",
-                    "probes[2].kind=spectrum"};
+    const char *maps[] = {"train={lr: 2}", "model.init={kind: orthogonal}", "probes[1]={kind: subspace}",
+                          "probes[2].kind=spectrum"};
     spec = read_valid(text, maps);
     assert_close(spec_real(spec, "train.lr"), 2, 0);
     assert_close(spec_real_at(spec, "model.init.scale", 0), 1, 0);
@@ -189,7 +189,7 @@ static void sets_override_the_file(void **state)
     assert_string_equal(spec_text(spec, "probes[2].kind"), "spectrum");
     spec_destroy(&spec);
 
-    char *again[] = {"train.lr=1", "train.lr=2", "probes=[]", "run.name=a=b"};
+    const char *again[] = {"train.lr=1", "train.lr=2", "probes=[]", "run.name=a=b"};
     spec = read_valid(text, again);
     assert_close(spec_real(spec, "train.lr"), 2, 0);
     assert_int_equal(spec_count(spec, "probes"), 0);
@@ -406,7 +406,7 @@ static void wrong_sets(void **state)
 
 static void problems_of_file_and_sets_together(void **state)
 {
-    char *sets[MOST_SETS] = {"train.steps=x", "foo=1"};
+    const char *sets[MOST_SETS] = {"train.steps=x", "foo=1"};
     static const char text[] = MATRIX "train: {lr: x}\n";
 
     (void)state;
@@ -418,7 +418,7 @@ static void problems_of_file_and_sets_together(void **state)
 
 static void problems_across_keys(void **state)
 {
-    char *sets[MOST_SETS] = {"train.batch=8"};
+    const char *sets[MOST_SETS] = {"train.batch=8"};
     struct spec *spec = read_valid(MATRIX "model:\n  depth: 3\nprobes:\n  - {kind: spectrum}\n", sets);
     struct problems problems = {0};
 
