@@ -106,10 +106,13 @@ def open_run(directory):
     if not path.is_dir():
         raise RunError(f"{directory}: no such directory")
     status = _read_status(path / "status.json")
-    metrics = path / "metrics.h5"
-    if not metrics.exists():
+    # Parts stand beside a metrics.h5 only while a finished run is prolonged: they are then what is newer.
+    files = sorted(path.glob("metrics/part-*.h5")) or list(path.glob("metrics.h5"))
+    if not files:
         raise RunError(_why_no_metrics(directory, path, status))
-    attributes, groups = _read_metrics(metrics)
+    attributes, groups = _read_metrics(files[0])
+    for file in files[1:]:
+        _append(groups, _read_metrics(file)[1])
     return Run(path, status, _read_text(path / "input.yaml"), flat_settings(_read_text(path / "resolved.yaml")),
                attributes, groups)
 
@@ -171,7 +174,7 @@ def _why_no_metrics(directory, path, status):
     if status:
         where = f" at step {status['step']}" if "step" in status else ""
         reason = f" ({status['reason']})" if status.get("reason") else ""
-        return f"{directory}: no metrics.h5 yet; the run is in state '{status.get('state', 'unknown')}'{where}{reason}"
+        return f"{directory}: no metrics yet; the run is in state '{status.get('state', 'unknown')}'{where}{reason}"
     if (path / "input.yaml").exists():
         return f"{directory}: no metrics.h5 and no status.json: the run was never started or was cut off at its start"
     return f"{directory}: not a run directory (it has no metrics.h5, status.json or input.yaml)"
@@ -184,6 +187,20 @@ def _read_metrics(path):
             return _attributes(file), groups
     except (OSError, RuntimeError, KeyError) as error:
         raise RunError(f"{path}: cannot be read as HDF5 ({str(error).splitlines()[0]})") from error
+
+
+def _append(groups, later):
+    """Adds the rows of a later part. What has no rows (provenance, dimensions) is the same in both."""
+    for name, group in later.items():
+        if name not in groups:
+            groups[name] = group
+            continue
+        for key, variable in group.variables.items():
+            if key not in groups[name].variables:
+                groups[name].variables[key] = variable
+            elif variable.dims and variable.dims[0].endswith("step"):
+                before = groups[name].variables[key]
+                before.values = np.concatenate([before.values, variable.values])
 
 
 def _read_group(name, h5_group):

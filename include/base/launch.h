@@ -10,6 +10,11 @@
  * re-executes the program if one of them was needed. Returns when all is right (always in the second pass). */
 void launch_prepare(char **argv);
 
+/* Local, after MPI_Init. Ends the program (EXIT_ENVIRONMENT) if srun started several tasks and each of them is a world
+ * of one rank: an MPI that srun could not reach. Where Open MPI would fail in MPI_Init for that reason, launch_prepare
+ * does. */
+void launch_check_world(int size);
+
 /* Local. Threads that BLAS uses in this process. */
 int launch_threads(void);
 

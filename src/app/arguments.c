@@ -32,7 +32,7 @@ static bool refuse(const char *word, const struct argument_option *options, stru
     enum { MOST = 16 };
     const char *names[MOST];
     int count = 0;
-    for (; options[count].name && count < MOST; count++) names[count] = options[count].name;
+    for (; count < MOST && options[count].name; count++) names[count] = options[count].name;
     char *name = memory_text("%.*s", (int)strcspn(word, "="), word);
     const char *near = spec_nearest(name, names, count), *value = word + strlen(name);
     const bool takes_value = near && !find(options, near)->flag;

@@ -1,5 +1,7 @@
 #include "base/launch.h"
 
+#include "base/error.h"
+
 #include <dlfcn.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -95,8 +97,32 @@ int launch_threads(void)
     return threads ? threads() : 1;
 }
 
+static const char apart[] =
+    "srun started %d tasks that do not know of each other, so that each would be a run of its own: use "
+    "srun --mpi=pmix, or mpirun";
+
+/* Open MPI dies with a long text in MPI_Init where srun gives it no PMIx server. One task needs none: it is a world of
+ * its own, also in the shell of salloc, which is a job step on many clusters. */
+static void check_srun(void)
+{
+    if (!getenv("SLURM_STEP_ID") || getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMIX_RANK") || getenv("PMI_RANK")) return;
+    const int tasks = environment_int("SLURM_STEP_NUM_TASKS");
+    if (tasks > 1 && environment_int("SLURM_PROCID") == 0) error_end(EXIT_ENVIRONMENT, apart, tasks);
+    if (tasks > 1) exit(EXIT_ENVIRONMENT);
+    unsetenv("SLURM_STEP_ID");
+}
+
+void launch_check_world(int size)
+{
+    const int tasks = environment_int("SLURM_STEP_NUM_TASKS");
+    if (size > 1 || tasks < 2 || getenv("OMPI_COMM_WORLD_SIZE")) return;
+    if (environment_int("SLURM_PROCID") == 0) error_end(EXIT_ENVIRONMENT, apart, tasks);
+    exit(EXIT_ENVIRONMENT);
+}
+
 void launch_prepare(char **argv)
 {
+    check_srun();
     static const char done[] = "EIGENTRAIN_LAUNCHED"; /* its value is our process id, so that children start afresh */
     setenv("OMPI_MCA_io", "romio321", 0);
     if (environment_int(done) == (int)getpid()) return;

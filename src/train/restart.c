@@ -22,6 +22,7 @@ static char *part_path(const struct rundir *rundir, int64_t part)
     return rundir_file(rundir, "metrics/part-%04lld.h5", (long long)part);
 }
 
+/* The rows that no checkpoint knows of yet, as the next part. */
 static void write_part(struct trainer *t, const struct rundir *rundir, struct problems *problems)
 {
     if (!record_has_new(t->record)) return;
@@ -31,10 +32,7 @@ static void write_part(struct trainer *t, const struct rundir *rundir, struct pr
     if (file) {
         record_write_new(t->record, file);
         rundir_provenance(rundir, file);
-        if (h5_commit(&file, problems)) {
-            t->parts++;
-            record_set_written(t->record, true);
-        }
+        if (h5_commit(&file, problems)) t->parts++;
     }
     memory_free(path);
     memory_free(folder);
@@ -181,15 +179,20 @@ void restart_save(struct trainer *t, const struct rundir *rundir)
 {
     if (!due(t)) return;
     const double since = timer_now();
-    struct problems own = {0}, parts = {0};
-    if (t->grid->rank == 0) write_part(t, rundir, &parts);
-    const bool ok = problems_join(&parts, t->grid->comm, &own) &&
+    const int64_t parts = t->parts;
+    struct problems own = {0}, wrong = {0};
+    if (t->grid->rank == 0) write_part(t, rundir, &wrong);
+    const bool ok = problems_join(&wrong, t->grid->comm, &own) &&
                     checkpoint_save(rundir, t->step, to_int(spec_int(t->spec, "checkpoint.keep")), archive_state,
                                     &(struct context){t, rundir}, &own);
-    if (ok)
+    if (ok) {
         t->saved = t->step;
-    else
+        record_set_written(t->record, true);
+    } else { /* its part goes, too: what is short is often space */
         log_warn("no checkpoint of step %lld: %s; the run goes on", (long long)t->step, own.text[0]);
+        t->parts = parts;
+        if (t->grid->rank == 0) remove_parts(rundir, parts);
+    }
     problems_clear(&own);
     t->last_save = timer_now();
     t->step_began = 0; /* the writing is not part of a step */
