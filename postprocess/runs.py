@@ -107,7 +107,8 @@ def open_run(directory):
         raise RunError(f"{directory}: no such directory")
     status = _read_status(path / "status.json")
     # Parts stand beside a metrics.h5 only while a finished run is prolonged: they are then what is newer.
-    files = sorted(path.glob("metrics/part-*.h5")) or list(path.glob("metrics.h5"))
+    parts = sorted(path.glob("metrics/part-*.h5"), key=lambda part: (len(part.name), part.name))
+    files = parts or list(path.glob("metrics.h5"))
     if not files:
         raise RunError(_why_no_metrics(directory, path, status))
     attributes, groups = _read_metrics(files[0])
@@ -190,17 +191,20 @@ def _read_metrics(path):
 
 
 def _append(groups, later):
-    """Adds the rows of a later part. What has no rows (provenance, dimensions) is the same in both."""
+    """Adds the rows of a later part. Parts can overlap after a kill: the rows that are there already stay."""
     for name, group in later.items():
         if name not in groups:
             groups[name] = group
             continue
+        known = groups[name].variables
+        new = {axis: group[axis] > known[axis].values[-1] for axis in group.variables
+               if axis.endswith("step") and axis in known and len(known[axis].values)}
         for key, variable in group.variables.items():
-            if key not in groups[name].variables:
-                groups[name].variables[key] = variable
-            elif variable.dims and variable.dims[0].endswith("step"):
-                before = groups[name].variables[key]
-                before.values = np.concatenate([before.values, variable.values])
+            if key not in known:
+                known[key] = variable
+            elif variable.dims and variable.dims[0] in new:
+                rows = variable.values[new[variable.dims[0]]]
+                known[key].values = np.concatenate([known[key].values, rows])
 
 
 def _read_group(name, h5_group):

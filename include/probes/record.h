@@ -75,14 +75,11 @@ void record_write(const struct record *record, struct h5 *file);
 
 /* ---- parts: what has been written with checkpoints while the run goes on */
 
-/* Root only. Whether there are rows that are in no part yet. */
-bool record_has_new(const struct record *record);
+/* Root only. Whether there are rows of `step` or later. */
+bool record_has_from(const struct record *record, int64_t step);
 
-/* Root only. Writes the rows that are in no part yet into an open serial file. */
-void record_write_new(const struct record *record, struct h5 *file);
-
-/* Root only. From now on all present rows count as written to parts, or none. */
-void record_set_written(struct record *record, bool written);
+/* Root only. Writes the rows of `step` and later into an open serial file. */
+void record_write_from(const struct record *record, struct h5 *file, int64_t step);
 
 /* Root only. Appends the rows with a step below `before` from a part or a metrics.h5, opened by the root alone. Rows
  * that are there already are passed over. A quantity of another shape is a failure of the file (see h5_done). */

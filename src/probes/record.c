@@ -232,21 +232,29 @@ void record_say_checks(const struct record *record)
 
 /* ---------------------------------------------------------------- parts */
 
-bool record_has_new(const struct record *record)
+int64_t record_rows_from(const struct record_group *group, int64_t step)
 {
-    for (int i = 0; i < record->ngroups; i++)
-        if (record->groups[i]->rows > record->groups[i]->written) return true;
-    return false;
+    int64_t low = 0, high = group->rows;
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (group->step[middle] < step)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
 }
 
-void record_set_written(struct record *record, bool written)
+bool record_has_from(const struct record *record, int64_t step)
 {
-    for (int i = 0; i < record->ngroups; i++) record->groups[i]->written = written ? record->groups[i]->rows : 0;
+    for (int i = 0; i < record->ngroups; i++)
+        if (record_rows_from(record->groups[i], step) < record->groups[i]->rows) return true;
+    return false;
 }
 
 void record_clear(struct record *record)
 {
-    for (int i = 0; i < record->ngroups; i++) record->groups[i]->rows = record->groups[i]->written = 0;
+    for (int i = 0; i < record->ngroups; i++) record->groups[i]->rows = 0;
 }
 
 bool record_complete(const struct record *record)

@@ -113,17 +113,16 @@ static void write_checks(struct h5 *file, const struct record *record)
     memory_free(references);
 }
 
-/* All groups that have rows to be written: all of them, or those that are in no part yet. */
-static void write_groups(const struct record *record, struct h5 *file, bool new_only)
+void record_write_from(const struct record *record, struct h5 *file, int64_t step)
 {
     for (int i = 0; i < record->ngroups; i++) {
         const struct record_group *group = record->groups[i];
-        const int64_t from = new_only ? group->written : 0;
+        const int64_t from = record_rows_from(group, step);
         bool first = true;
         if (group->rows == from) continue;
         for (int j = 0; j < i; j++) {
             const struct record_group *other = record->groups[j];
-            if (other->rows > (new_only ? other->written : 0) && strcmp(group->name, other->name) == 0) first = false;
+            if (record_rows_from(other, step) < other->rows && strcmp(group->name, other->name) == 0) first = false;
         }
         write_group(file, group, from, first);
     }
@@ -131,16 +130,11 @@ static void write_groups(const struct record *record, struct h5 *file, bool new_
 
 void record_write(const struct record *record, struct h5 *file)
 {
-    write_groups(record, file, false);
+    record_write_from(record, file, 0);
     if (record->nchecks > 0) write_checks(file, record);
 }
 
-/* ---------------------------------------------------------------- parts, and reading them */
-
-void record_write_new(const struct record *record, struct h5 *file)
-{
-    write_groups(record, file, true);
-}
+/* ---------------------------------------------------------------- reading */
 
 /* Values of the rows first…first+rows−1 of the file, to the rows that were just made. */
 static void read_series(struct h5 *file, const struct record_group *group, struct series *series, int64_t first,

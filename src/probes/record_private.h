@@ -30,7 +30,6 @@ struct record_group {
     struct series *series;        /* [nseries], owned */
     int ndimensions, nseries;
     int64_t rows, capacity;
-    int64_t written;  /* rows that are in parts already */
     int64_t expected; /* rows that a checkpoint says there should be */
     int64_t *step;    /* [capacity], owned */
     double *time;     /* [capacity], owned */
@@ -48,5 +47,8 @@ struct record {
     struct check *checks;         /* [nchecks], owned */
     int ngroups, nchecks;
 };
+
+/* Local. Number of the group's rows before `step`: the index of the first row that is not before it. */
+int64_t record_rows_from(const struct record_group *group, int64_t step);
 
 #endif

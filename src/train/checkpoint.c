@@ -57,6 +57,24 @@ static void share_steps(MPI_Comm comm, int rank, struct steps *steps)
     MPI_Bcast(steps->step, steps->count, MPI_INT64_T, 0, comm);
 }
 
+/* What killed processes have left of files that they were writing. */
+static void remove_partial(const struct rundir *rundir)
+{
+    char *path = rundir_file(rundir, "checkpoints");
+    DIR *folder = opendir(path);
+    for (const struct dirent *entry; folder && (entry = readdir(folder));) {
+        const size_t length = strlen(entry->d_name);
+        static const char end[] = ".partial";
+        if (entry->d_name[0] != '.' || length < sizeof end || strcmp(entry->d_name + length + 1 - sizeof end, end) != 0)
+            continue;
+        char *file = rundir_file(rundir, "checkpoints/%s", entry->d_name);
+        unlink(file);
+        memory_free(file);
+    }
+    if (folder) closedir(folder);
+    memory_free(path);
+}
+
 /* Those later than `step` are of a future that this run has left: it went back behind them. */
 static void prune(const struct rundir *rundir, int64_t step, int keep)
 {
@@ -175,7 +193,10 @@ int64_t checkpoint_load(const struct rundir *rundir, checkpoint_state *state, vo
     struct steps steps = {0};
     struct problems bad = {0};
     int64_t loaded = -1;
-    if (rundir->grid->rank == 0) list_steps(rundir, &steps);
+    if (rundir->grid->rank == 0) {
+        remove_partial(rundir);
+        list_steps(rundir, &steps);
+    }
     share_steps(rundir->grid->comm, rundir->grid->rank, &steps);
     for (int i = 0; i < steps.count && loaded < 0; i++) {
         struct problems own = {0}, changed = {0};

@@ -8,87 +8,10 @@
 
 #include "trainer_private.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-/* ---------------------------------------------------------------- parts of the metrics (root) */
-
-static char *part_path(const struct rundir *rundir, int64_t part)
-{
-    return rundir_file(rundir, "metrics/part-%04lld.h5", (long long)part);
-}
-
-/* The rows that no checkpoint knows of yet, as the next part. */
-static void write_part(struct trainer *t, const struct rundir *rundir, struct problems *problems)
-{
-    if (!record_has_new(t->record)) return;
-    char *folder = rundir_file(rundir, "metrics"), *path = part_path(rundir, t->parts + 1);
-    mkdir(folder, 0777); /* if that fails, h5_create says why */
-    struct h5 *file = h5_create(MPI_COMM_SELF, path, "eigentrain metrics", problems);
-    if (file) {
-        record_write_new(t->record, file);
-        rundir_provenance(rundir, file);
-        if (h5_commit(&file, problems)) t->parts++;
-    }
-    memory_free(path);
-    memory_free(folder);
-}
-
-static void read_metrics(struct trainer *t, const char *path, struct problems *problems)
-{
-    struct h5 *file = h5_open(MPI_COMM_SELF, path, "eigentrain metrics", problems);
-    if (!file) return;
-    record_read(t->record, file, t->step);
-    h5_done(&file, problems);
-}
-
-/* All rows before the step of the checkpoint, from the parts or, when these are gone because the run was finished, from
- * metrics.h5; then new parts begin. */
-static void read_rows(struct trainer *t, const struct rundir *rundir, struct problems *problems)
-{
-    record_clear(t->record);
-    for (int64_t part = 1; part <= t->parts && problems->count == 0; part++) {
-        char *path = part_path(rundir, part);
-        read_metrics(t, path, problems);
-        memory_free(path);
-    }
-    if (problems->count == 0 && record_complete(t->record)) {
-        record_set_written(t->record, true);
-        return;
-    }
-    char *whole = rundir_file(rundir, "metrics.h5");
-    if (access(whole, F_OK) == 0) {
-        struct problems own = {0};
-        record_clear(t->record);
-        read_metrics(t, whole, &own);
-        if (own.count == 0 && record_complete(t->record)) {
-            problems_clear(problems);
-            t->parts = 0;
-        }
-        problems_clear(&own);
-    }
-    memory_free(whole);
-    if (problems->count == 0 && !record_complete(t->record))
-        problems_add(problems, EXIT_ENVIRONMENT, "the metrics before step %lld are not complete", (long long)t->step);
-}
-
-/* Parts behind the last one that counts: all of them, once metrics.h5 holds everything. */
-static void remove_parts(const struct rundir *rundir, int64_t after)
-{
-    bool there = true;
-    for (int64_t part = after + 1; there; part++) {
-        char *path = part_path(rundir, part);
-        there = unlink(path) == 0;
-        memory_free(path);
-    }
-    char *folder = rundir_file(rundir, "metrics");
-    rmdir(folder); /* only if it is empty */
-    memory_free(folder);
-}
 
 /* ---------------------------------------------------------------- the state */
 
@@ -115,7 +38,6 @@ static void archive_state(struct archive *archive, void *context, struct problem
     struct trainer *t = ((struct context *)context)->t;
     archive_int(archive, "step", &t->step);
     archive_real(archive, "time", &t->time);
-    archive_int(archive, "parts", &t->parts);
     archive_clocks(t, archive);
     params_archive(t->model->params, "weights", archive);
     t->has_previous = archive_flag(archive, "has_previous", t->has_previous);
@@ -126,9 +48,8 @@ static void archive_state(struct archive *archive, void *context, struct problem
     record_archive(t->record, archive);
     if (!archive_loading(archive)) return;
     struct problems own = {0};
-    if (t->grid->rank == 0) read_rows(t, ((struct context *)context)->rundir, &own);
+    if (t->grid->rank == 0) parts_read(&t->parts, ((struct context *)context)->rundir, t->record, t->step, &own);
     problems_join(&own, t->grid->comm, problems);
-    MPI_Bcast(&t->parts, 1, MPI_INT64_T, 0, t->grid->comm);
 }
 
 /* ---------------------------------------------------------------- when */
@@ -179,20 +100,17 @@ void restart_save(struct trainer *t, const struct rundir *rundir)
 {
     if (!due(t)) return;
     const double since = timer_now();
-    const int64_t parts = t->parts;
+    const bool root = t->grid->rank == 0;
     struct problems own = {0}, wrong = {0};
-    if (t->grid->rank == 0) write_part(t, rundir, &wrong);
+    if (root) parts_write(&t->parts, rundir, t->record, t->step, &wrong);
     const bool ok = problems_join(&wrong, t->grid->comm, &own) &&
                     checkpoint_save(rundir, t->step, to_int(spec_int(t->spec, "checkpoint.keep")), archive_state,
                                     &(struct context){t, rundir}, &own);
-    if (ok) {
+    if (root) parts_settle(&t->parts, rundir, ok); /* without it its part goes, too: what is short is often space */
+    if (ok)
         t->saved = t->step;
-        record_set_written(t->record, true);
-    } else { /* its part goes, too: what is short is often space */
+    else
         log_warn("no checkpoint of step %lld: %s; the run goes on", (long long)t->step, own.text[0]);
-        t->parts = parts;
-        if (t->grid->rank == 0) remove_parts(rundir, parts);
-    }
     problems_clear(&own);
     t->last_save = timer_now();
     t->step_began = 0; /* the writing is not part of a step */
@@ -217,7 +135,7 @@ bool restart_load(struct trainer *t, const struct rundir *rundir, struct problem
                      (long long)t->steps, (long long)step);
     if (problems->count) return false;
     if (step >= 0) t->saved = step;
-    if (t->grid->rank == 0) remove_parts(rundir, t->parts);
+    if (step < 0 && t->grid->rank == 0) parts_remove(&t->parts, rundir); /* of a run that got to no checkpoint */
     t->first_step = t->step;
     return true;
 }
@@ -225,6 +143,6 @@ bool restart_load(struct trainer *t, const struct rundir *rundir, struct problem
 void restart_end(struct trainer *t, const struct rundir *rundir)
 {
     if (t->grid->rank != 0) return;
-    remove_parts(rundir, 0);
+    parts_remove(&t->parts, rundir);
     stop_set_file(STOP_FILE_RUN, NULL);
 }

@@ -137,6 +137,7 @@ void trainer_destroy(struct trainer **trainer)
     optimizer_destroy(&t->optimizer);
     probes_destroy(&t->probes);
     record_destroy(&t->record);
+    parts_clear(&t->parts);
     batches_destroy(&t->batches);
     model_destroy(&t->model);
     data_destroy(&t->data);

@@ -9,6 +9,7 @@
 #include "probes/record.h"
 #include "train/batches.h"
 #include "train/optimizer.h"
+#include "train/parts.h"
 #include "train/trainer.h"
 
 struct trainer {
@@ -32,7 +33,8 @@ struct trainer {
     bool has_previous;   /* `previous` is of step − 1 */
 
     /* restart.c */
-    int64_t saved, parts;         /* step of the last checkpoint, or −1; parts of the metrics that are written */
+    struct parts parts;           /* of the metrics; the root's */
+    int64_t saved;                /* step of the last checkpoint, or −1 */
     int64_t first_step;           /* where this process began */
     int64_t checkpoint_every;     /* steps; 0: never */
     double checkpoint_seconds;    /* wall-clock time between checkpoints */
