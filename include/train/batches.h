@@ -27,4 +27,15 @@ int64_t batches_columns(const struct batches *batches);
 /* Local. Whether every step sees all samples. */
 bool batches_full(const struct batches *batches);
 
+/* What batches_create makes of data of a given size. */
+struct batches_need {
+    int64_t columns; /* that a step processes */
+    bool compressed;
+    int64_t bytes, extra; /* on the rank with the largest share: kept; and beside them while they are made */
+};
+
+/* Local. That, for a model that may have no parameters; what batches_create would refuse is a problem. */
+struct batches_need batches_need(const struct spec *spec, const struct model *model, const struct data_sizes *data,
+                                 struct problems *problems);
+
 #endif

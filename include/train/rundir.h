@@ -28,6 +28,9 @@ struct rundir {
     int64_t state_step; /* the step it had reached; −1: not known */
 };
 
+/* The name of its lock. */
+#define RUNDIR_LOCK ".lock"
+
 /* What to do about a directory that holds something. */
 enum rundir_mode {
     RUNDIR_NEW,       /* refuse (EXIT_INPUT) */
@@ -41,6 +44,10 @@ enum rundir_mode {
  * refuses. Says what differs of the control parameters at a resume. NULL with problems on every rank. */
 struct rundir *rundir_create(const struct grid *grid, const char *path, enum rundir_mode mode, const char *input,
                              size_t input_length, const struct spec *spec, struct problems *problems);
+
+/* Collective on the grid. The run begins or goes on: writes input.yaml and resolved.yaml. False with a problem
+ * (EXIT_ENVIRONMENT) on every rank if that fails. */
+bool rundir_begin(const struct rundir *rundir, struct problems *problems);
 
 /* Local. Unlocks the directory, frees the struct and sets *rundir to NULL; the files stay. */
 void rundir_destroy(struct rundir **rundir);
@@ -69,6 +76,9 @@ char *rundir_fact_key(const char *name);
 
 /* Local. PATH/name with printf (memory_free). */
 char *rundir_file(const struct rundir *rundir, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Local. The bytes of the small file FOLDER/name and a zero behind them (memory_free), or NULL with errno set. */
+char *rundir_read(const char *folder, const char *name, size_t *length);
 
 /* Root only. Writes a whole small file: temporary name, fsync, rename, fsync of the folder. False with a problem
  * (EXIT_ENVIRONMENT), and the old file untouched, if that fails. */

@@ -28,6 +28,7 @@ static int run_in(struct rundir *rundir, struct trainer *trainer, struct problem
 {
     const int ended = trainer_ended(trainer, rundir, problems);
     if (ended >= 0) return ended;
+    if (!rundir_begin(rundir, problems)) return problems->code;
     char *log = rundir_file(rundir, "run.log");
     if (!log_copy_to(log)) log_warn("%s cannot be written", log);
     memory_free(log);

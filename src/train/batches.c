@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "dist/factor.h"
 #include "dist/random.h"
 
 struct batches {
@@ -33,7 +34,7 @@ static void check_online(const struct spec *spec, struct problems *problems)
         spec_problem(spec, problems, "data.whiten", "fresh samples (train.online) are used as drawn, not whitened");
 }
 
-static void check(const struct dataset *train, const struct spec *spec, struct problems *problems)
+static void check(int64_t samples, const struct spec *spec, struct problems *problems)
 {
     const bool full = spec_is(spec, "train.batch", "full");
     if (!full && spec_is(spec, "train.optimizer", "gd"))
@@ -43,9 +44,9 @@ static void check(const struct dataset *train, const struct spec *spec, struct p
                      "missing: sgd needs a batch size (the full batch is train.optimizer: gd)");
     if (spec_bool(spec, "train.online"))
         check_online(spec, problems);
-    else if (!full && spec_int(spec, "train.batch") > train->samples)
+    else if (!full && spec_int(spec, "train.batch") > samples)
         spec_problem(spec, problems, "train.batch", "is %lld, but there are only %lld training samples",
-                     (long long)spec_int(spec, "train.batch"), (long long)train->samples);
+                     (long long)spec_int(spec, "train.batch"), (long long)samples);
 }
 
 static double unit_element(int64_t ig, int64_t jg, const void *context)
@@ -53,10 +54,38 @@ static double unit_element(int64_t ig, int64_t jg, const void *context)
     return ig == jg;
 }
 
+/* Whether the data is compressed, for d features. */
+static bool compresses(const struct spec *spec, bool linear, bool identity, int64_t features, int64_t samples)
+{
+    return spec_is(spec, "train.batch", "full") && linear && spec_is(spec, "loss.kind", "mse") &&
+           spec_bool(spec, "train.compress") && !identity && samples > features;
+}
+
+struct batches_need batches_need(const struct spec *spec, const struct model *model, const struct data_sizes *data,
+                                 struct problems *problems)
+{
+    const struct grid *grid = model->grid;
+    const int64_t d = data->features, K = data->outputs;
+    struct batches_need need = {.columns = data->train};
+    check(data->train, spec, problems);
+    if (!spec_is(spec, "train.batch", "full")) {
+        need.columns = spec_int(spec, "train.batch");
+        need.bytes = 8 * (dmat_local_size(grid, d, need.columns) + dmat_local_size(grid, K, need.columns) +
+                          (spec_bool(spec, "train.online") ? 0 : data->train) +
+                          (data->identity ? dmat_local_size(grid, d, data->train) : 0));
+    } else if (compresses(spec, model->linear, data->identity, d, data->train)) {
+        need.columns = d;
+        need.compressed = true;
+        need.bytes = 8 * (dmat_local_size(grid, d, d) + dmat_local_size(grid, K, d));
+        need.extra = factor_compress_bytes(grid, d, data->train, K);
+    }
+    return need;
+}
+
 struct batches *batches_create(const struct dataset *train, const struct model *model, const struct spec *spec,
                                struct problems *problems)
 {
-    check(train, spec, problems);
+    check(train->samples, spec, problems);
     if (!problems_none(problems, model->grid->comm)) return NULL;
     struct batches *b = NEW(struct batches, 1);
     b->train = train;
@@ -74,11 +103,10 @@ struct batches *batches_create(const struct dataset *train, const struct model *
             b->identity = dmat_create(model->grid, train->features, train->samples);
             dmat_set(b->identity, unit_element, NULL);
         }
-    } else if (model->linear && spec_is(spec, "loss.kind", "mse") && spec_bool(spec, "train.compress")) {
+    } else if (compresses(spec, model->linear, !train->X, train->features, train->samples)) {
         b->compressed = dataset_compress(train);
-        if (b->compressed)
-            log_say("data: linear network with squared loss, %lld samples compressed to %lld columns",
-                    (long long)train->samples, (long long)b->compressed->X->n);
+        log_say("data: linear network with squared loss, %lld samples compressed to %lld columns",
+                (long long)train->samples, (long long)train->features);
     }
     return b;
 }

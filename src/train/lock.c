@@ -109,7 +109,7 @@ void lock_drop(struct lock **lock)
 bool lock_held(const char *path)
 {
     struct flock request = whole_file(F_WRLCK);
-    const int fd = open(path, O_RDWR | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC); /* it may be somebody else's */
     if (fd < 0) return false;
     const bool held = fcntl(fd, F_OFD_GETLK, &request) == 0 && request.l_type != F_UNLCK;
     close(fd);

@@ -17,8 +17,6 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char lock_name[] = ".lock";
-
 /* ---------------------------------------------------------------- small files */
 
 bool rundir_write(const char *path, const char *bytes, size_t length, struct problems *problems)
@@ -57,7 +55,7 @@ static int count_entries(const char *path)
     int count = 0;
     for (const struct dirent *entry; (entry = readdir(folder));)
         count += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
-                 strcmp(entry->d_name, lock_name) != 0;
+                 strcmp(entry->d_name, RUNDIR_LOCK) != 0;
     closedir(folder);
     return count;
 }
@@ -113,7 +111,7 @@ static int reach_directory(const char *path, struct problems *problems)
 
 static struct lock *lock_directory(const char *path, struct problems *problems)
 {
-    char *name = memory_text("%s/%s", path, lock_name);
+    char *name = memory_text("%s/%s", path, RUNDIR_LOCK);
     struct lock *lock = lock_take(name, 0, problems);
     memory_free(name);
     return lock;
@@ -131,25 +129,31 @@ static void replace_directory(struct rundir *rundir, struct problems *problems)
 
 /* ---------------------------------------------------------------- what is there already (root) */
 
-/* The whole file (memory_free), or NULL. */
-static char *read_text(const struct rundir *rundir, const char *name, size_t *length)
+char *rundir_read(const char *path, const char *name, size_t *length)
 {
-    char *path = rundir_file(rundir, "%s", name), *text = NULL;
-    FILE *file = fopen(path, "re");
+    char *file = memory_text("%s/%s", path, name), *text = NULL;
+    FILE *stream = fopen(file, "re");
     struct stat info;
-    if (file && fstat(fileno(file), &info) == 0) {
+    int reason = errno;
+    if (stream && fstat(fileno(stream), &info) == 0) {
         text = NEW(char, (int64_t)info.st_size + 1);
-        *length = fread(text, 1, (size_t)info.st_size, file);
+        *length = fread(text, 1, (size_t)info.st_size, stream);
+        if (ferror(stream)) { /* a folder of that name, a bad disk */
+            reason = errno;
+            memory_free(text);
+            text = NULL;
+        }
     }
-    if (file) fclose(file);
-    memory_free(path);
+    if (stream) fclose(stream);
+    memory_free(file);
+    errno = reason;
     return text;
 }
 
 static void read_state(struct rundir *rundir)
 {
     size_t length = 0;
-    char *text = read_text(rundir, "status.json", &length);
+    char *text = rundir_read(rundir->path, "status.json", &length);
     if (!text) return;
     char *step = spec_flat(text, length, "step");
     rundir->state = spec_flat(text, length, "state");
@@ -182,7 +186,7 @@ static void compare(const struct rundir *rundir, const struct spec *spec, const 
 static void recognise(struct rundir *rundir, const struct spec *spec, struct problems *problems)
 {
     size_t length = 0;
-    char *resolved = read_text(rundir, "resolved.yaml", &length);
+    char *resolved = rundir_read(rundir->path, "resolved.yaml", &length);
     if (resolved) {
         compare(rundir, spec, resolved, length, problems);
         rundir->resumed = true;
@@ -197,15 +201,6 @@ static void recognise(struct rundir *rundir, const struct spec *spec, struct pro
                      "%s is not empty and holds no run to go on with (no resolved.yaml): choose another --out",
                      rundir->path);
     memory_free(input);
-}
-
-static void write_inputs(const struct rundir *rundir, struct problems *problems)
-{
-    char *input = rundir_file(rundir, "input.yaml"), *resolved = rundir_file(rundir, "resolved.yaml");
-    if (rundir_write(input, rundir->input, rundir->input_length, problems))
-        rundir_write(resolved, rundir->resolved, strlen(rundir->resolved), problems);
-    memory_free(input);
-    memory_free(resolved);
 }
 
 /* Everything that the root does at the start. */
@@ -224,7 +219,6 @@ static void take_directory(struct rundir *rundir, enum rundir_mode mode, const s
     rundir->lock = lock_directory(rundir->path, problems);
     if (rundir->lock && entries > 0 && mode == RUNDIR_OVERWRITE) replace_directory(rundir, problems);
     if (rundir->lock && entries > 0 && mode == RUNDIR_RESUME) recognise(rundir, spec, problems);
-    if (rundir->lock && problems->count == 0) write_inputs(rundir, problems);
 }
 
 /* A text that the root has, or NULL, on every rank. */
@@ -287,6 +281,22 @@ struct rundir *rundir_create(const struct grid *grid, const char *path, enum run
     else
         rundir_destroy(&rundir);
     return rundir;
+}
+
+static void write_inputs(const struct rundir *rundir, struct problems *problems)
+{
+    char *input = rundir_file(rundir, "input.yaml"), *resolved = rundir_file(rundir, "resolved.yaml");
+    if (rundir_write(input, rundir->input, rundir->input_length, problems))
+        rundir_write(resolved, rundir->resolved, strlen(rundir->resolved), problems);
+    memory_free(input);
+    memory_free(resolved);
+}
+
+bool rundir_begin(const struct rundir *rundir, struct problems *problems)
+{
+    struct problems own = {0};
+    if (rundir->grid->rank == 0) write_inputs(rundir, &own);
+    return problems_join(&own, rundir->grid->comm, problems);
 }
 
 void rundir_destroy(struct rundir **rundir)

@@ -48,6 +48,7 @@ static struct rundir *create(const char *path, enum rundir_mode mode)
     struct rundir *rundir = try_create(path, mode, &problems);
     problems_print(&problems);
     assert_non_null(rundir);
+    assert_true(rundir_begin(rundir, &problems));
     return rundir;
 }
 

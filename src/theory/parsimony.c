@@ -1,0 +1,273 @@
+#include "theory/parsimony.h"
+
+#include "base/memory.h"
+#include "dist/factor.h"
+#include "dist/krylov.h"
+#include "dist/random.h"
+
+#include <math.h>
+#include <string.h>
+
+static const double SAME_DIRECTION = 1e-8; /* singular values of B below this: directions that are there already */
+
+/* ---------------------------------------------------------------- the subspaces */
+
+/* The first `count` of distributed vectors as the columns first … of A: they are few, every rank gets them whole. */
+static void put_columns(struct dmat *A, int first, int count, const double *vectors, int mloc, const int64_t *global)
+{
+    double *whole = NEW(double, A->m *count);
+    for (int k = 0; k < count; k++)
+        for (int i = 0; i < mloc; i++) whole[global[i] + k * A->m] = vectors[i + (int64_t)k * mloc];
+    for (int k = 0; k < count; k++) grid_sum(A->grid, whole + k * A->m, to_int(A->m)); /* each entry has one owner */
+    for (int jl = 0; jl < A->nloc; jl++) {
+        const int64_t k = dmat_col(A, jl) - first;
+        if (k < 0 || k >= count) continue;
+        for (int il = 0; il < A->mloc; il++) A->local[il + (int64_t)jl * A->lld] = whole[dmat_row(A, il) + k * A->m];
+    }
+    memory_free(whole);
+}
+
+/* Leading singular vectors of a matrix: left (m × rank) and right (n × rank). */
+static bool leading(const struct dmat *A, int rank, uint64_t seed, struct dmat *left, struct dmat *right,
+                    struct problems *problems)
+{
+    struct linop *L = linop_of_matrix(A);
+    struct triplets *T = triplets_create(L, rank);
+    const struct krylov_options options = {
+        .tolerance = 1e-14, .max_products = 1000000, .seed = seed, .stream = RANDOM_KRYLOV + RANDOM_DATA};
+    krylov_svd(L, &options, T);
+    const bool ok = T->converged == rank;
+    if (!ok)
+        problems_add(problems, EXIT_ENVIRONMENT,
+                     "the %d leading singular vectors for the invariant subspace did not converge: is the rank right?",
+                     rank);
+    put_columns(left, 0, rank, T->left, T->mloc, T->row);
+    put_columns(right, 0, rank, T->right, T->nloc, T->col);
+    triplets_destroy(&T);
+    linop_destroy(&L);
+    return ok;
+}
+
+/* C ← op(A) B. */
+static struct dmat *product(char ta, const struct dmat *A, const struct dmat *B)
+{
+    struct dmat *C = dmat_create(A->grid, ta == 'N' ? A->m : A->n, B->n);
+    dmat_gemm(ta, 'N', 1, A, B, 0, C);
+    return C;
+}
+
+/* W_{last:1}ᵀ U / ∏ε, layer by layer. */
+static struct dmat *pull_back(const struct parsimony *p, const struct dmat *const *W, int last, const struct dmat *U)
+{
+    struct dmat *Z = dmat_create(U->grid, U->m, U->n);
+    dmat_copy(Z, U);
+    for (int l = last; l >= 1; l--) {
+        struct dmat *next = product('T', W[l - 1], Z);
+        dmat_scale(next, 1 / p->epsilon[l - 1]);
+        dmat_destroy(&Z);
+        Z = next;
+    }
+    return Z;
+}
+
+/* The columns of A, then those of B, as rows: what factor_svd reduces by LQ. */
+static struct dmat *stack_rows(const struct dmat *A, const struct dmat *B)
+{
+    struct dmat *both = dmat_create(A->grid, A->m, A->n + B->n), *rows = dmat_create(A->grid, A->n + B->n, A->m);
+    double *column = NEW(double, A->m);
+    int64_t *index = NEW(int64_t, A->m);
+    for (int64_t i = 0; i < A->m; i++) index[i] = i;
+    for (int64_t j = 0; j < both->n; j++) {
+        const struct dmat *from = j < A->n ? A : B;
+        const int64_t jg = j < A->n ? j : j - A->n;
+        memset(column, 0, (size_t)A->m * sizeof *column);
+        for (int jl = 0; jl < from->nloc; jl++)
+            for (int il = 0; dmat_col(from, jl) == jg && il < from->mloc; il++)
+                column[dmat_row(from, il)] = from->local[il + (int64_t)jl * from->lld];
+        grid_sum(A->grid, column, to_int(A->m));
+        put_columns(both, to_int(j), 1, column, A->grid->rank == 0 ? to_int(A->m) : 0, index);
+    }
+    dmat_transpose(both, rows);
+    memory_free(index);
+    memory_free(column);
+    dmat_destroy(&both);
+    return rows;
+}
+
+/* V_{1,1}: an orthonormal basis of the columns of [A B]. */
+static struct dmat *span_of(struct parsimony *p, const struct dmat *A, const struct dmat *B)
+{
+    struct dmat *rows = stack_rows(A, B);
+    p->candidates = to_int(rows->m < rows->n ? rows->m : rows->n);
+    struct dmat *U = dmat_create(rows->grid, rows->m, p->candidates),
+                *Vt = dmat_create(rows->grid, p->candidates, rows->n);
+    p->singular = NEW(double, p->candidates);
+    factor_svd(rows, U, p->singular, Vt);
+    while (p->q < p->candidates && p->singular[p->q] > SAME_DIRECTION) p->q++;
+    struct dmat *V = dmat_create(rows->grid, rows->n, p->candidates), *span = dmat_create(rows->grid, rows->n, p->q);
+    dmat_transpose(Vt, V);
+    int64_t *columns = NEW(int64_t, p->q);
+    for (int j = 0; j < p->q; j++) columns[j] = j;
+    dmat_take_columns(V, columns, span);
+    memory_free(columns);
+    dmat_destroy(&V);
+    dmat_destroy(&Vt);
+    dmat_destroy(&U);
+    dmat_destroy(&rows);
+    return span;
+}
+
+struct parsimony *parsimony_create(enum parsimony_case kind, const struct dmat *const *W, int depth,
+                                   const struct dmat *matrix, int rank, uint64_t seed, struct problems *problems)
+{
+    struct parsimony *p = NEW(struct parsimony, 1);
+    p->kind = kind;
+    p->depth = depth;
+    p->blocks = kind == PARSIMONY_OUTPUTS ? depth - 1 : depth;
+    p->epsilon = NEW(double, depth);
+    for (int l = 0; l < depth; l++)
+        p->epsilon[l] = dmat_norm(W[l]) / sqrt((double)(W[l]->m < W[l]->n ? W[l]->m : W[l]->n));
+    p->V = NEW(struct dmat *, p->blocks + 1);
+    struct dmat *left = dmat_create(matrix->grid, matrix->m, rank), *right = dmat_create(matrix->grid, matrix->n, rank);
+    if (leading(matrix, rank, seed, left, right, problems)) {
+        struct dmat *back = pull_back(p, W, kind == PARSIMONY_GRADIENT ? 1 : depth, left);
+        p->V[0] = span_of(p, right, back);
+        dmat_destroy(&back);
+        for (int l = 1; l <= p->blocks; l++) {
+            p->V[l] = product('N', W[l - 1], p->V[l - 1]);
+            dmat_scale(p->V[l], 1 / p->epsilon[l - 1]);
+        }
+    }
+    dmat_destroy(&left);
+    dmat_destroy(&right);
+    if (!problems_none(problems, matrix->grid->comm)) parsimony_destroy(&p);
+    return p;
+}
+
+void parsimony_destroy(struct parsimony **parsimony)
+{
+    struct parsimony *p = *parsimony;
+    if (!p) return;
+    for (int l = 0; l <= p->blocks; l++) dmat_destroy(&p->V[l]);
+    memory_free(p->V);
+    memory_free(p->epsilon);
+    memory_free(p->singular);
+    memory_free(p);
+    *parsimony = NULL;
+}
+
+/* ---------------------------------------------------------------- blocks and what is left */
+
+static struct dmat *block_of(const struct parsimony *p, int l, const struct dmat *WV)
+{
+    return product('T', p->V[l], WV);
+}
+
+void parsimony_block(const struct parsimony *p, int l, const struct dmat *W, double *block)
+{
+    struct dmat *WV = product('N', W, p->V[l - 1]), *B = block_of(p, l, WV);
+    dmat_gather(B, block, -1);
+    dmat_destroy(&B);
+    dmat_destroy(&WV);
+}
+
+/* max |A|, over all ranks. */
+static double largest_entry(const struct dmat *A)
+{
+    double largest = 0;
+    for (int jl = 0; jl < A->nloc; jl++)
+        for (int il = 0; il < A->mloc; il++) largest = fmax(largest, fabs(A->local[il + (int64_t)jl * A->lld]));
+    MPI_Allreduce(MPI_IN_PLACE, &largest, 1, MPI_DOUBLE, MPI_MAX, A->grid->comm);
+    return largest;
+}
+
+struct parsimony_rest parsimony_rest(const struct parsimony *p, int l, const struct dmat *W, const struct dmat *W0,
+                                     double rho)
+{
+    const struct dmat *U = p->V[l], *V = p->V[l - 1];
+    struct parsimony_rest rest = {.rho = NAN};
+    struct dmat *E = dmat_create(W->grid, W->m, W->n), *WV = product('N', W, V), *B = block_of(p, l, WV);
+    const double order = (double)(W->m < W->n ? W->m : W->n) - p->q;
+    dmat_copy(E, W0);
+    dmat_scale(E, 1 / p->epsilon[l - 1]);
+    dmat_gemm('N', 'T', -1, U, V, 1, E);
+    if (order > 0) rest.rho = dmat_dot(W, E) / order;
+    if (isnan(rho)) rho = order > 0 ? rest.rho : 0;
+    dmat_scale(E, -rho);
+    dmat_axpy(E, 1, W); /* now W − ρE; the block goes next */
+    dmat_gemm('N', 'N', -1, U, B, 1, WV);
+    rest.off = dmat_norm(WV);
+    struct dmat *UB = product('N', U, B);
+    dmat_gemm('N', 'T', -1, UB, V, 1, E);
+    rest.residual = largest_entry(E);
+    dmat_destroy(&UB);
+    dmat_destroy(&B);
+    dmat_destroy(&WV);
+    dmat_destroy(&E);
+    return rest;
+}
+
+double parsimony_leak(const struct parsimony *p, const struct dmat *W)
+{
+    const struct dmat *V = p->V[p->blocks];
+    struct dmat *rest = dmat_create(W->grid, W->m, W->n), *WV = product('N', W, V);
+    dmat_copy(rest, W);
+    dmat_gemm('N', 'T', -1, WV, V, 1, rest);
+    const double leak = largest_entry(rest);
+    dmat_destroy(&WV);
+    dmat_destroy(&rest);
+    return leak;
+}
+
+/* ---------------------------------------------------------------- ρ */
+
+struct rho *rho_create(const struct parsimony *p, double scale)
+{
+    struct rho *rho = NEW(struct rho, 1);
+    rho->layers = p->blocks;
+    rho->driven = p->kind == PARSIMONY_SQUARE;
+    rho->scale = scale;
+    rho->value = NEW(double, rho->layers);
+    rho->velocity = NEW(double, rho->layers);
+    memcpy(rho->value, p->epsilon, (size_t)rho->layers * sizeof(double));
+    return rho;
+}
+
+/* ρ_l ∏_{k≠l} ρ_k². */
+static double drive(const struct rho *rho, int l)
+{
+    double product = rho->driven ? rho->scale : 0;
+    for (int k = 0; k < rho->layers; k++) product *= k == l ? rho->value[k] : rho->value[k] * rho->value[k];
+    return product;
+}
+
+void rho_step(struct rho *rho, double lr, const double *multiplier, double decay, double momentum)
+{
+    for (int l = 0; l < rho->layers; l++) rho->velocity[l] = momentum * rho->velocity[l] + drive(rho, l);
+    for (int l = 0; l < rho->layers; l++) {
+        const double eta = lr * (multiplier ? multiplier[l] : 1);
+        rho->value[l] = (1 - eta * decay) * rho->value[l] - eta * rho->velocity[l];
+    }
+}
+
+double rho_product_squared(const struct rho *rho)
+{
+    double product = 1;
+    for (int l = 0; l < rho->layers; l++) product *= rho->value[l] * rho->value[l];
+    return product;
+}
+
+void rho_archive(struct rho *rho, struct archive *archive)
+{
+    archive_reals(archive, "rho", rho->layers, rho->value);
+    archive_reals(archive, "rho_velocity", rho->layers, rho->velocity);
+}
+
+void rho_destroy(struct rho **rho)
+{
+    if (!*rho) return;
+    memory_free((*rho)->value);
+    memory_free((*rho)->velocity);
+    memory_free(*rho);
+    *rho = NULL;
+}
