@@ -39,7 +39,7 @@ PACKAGES_build := gcc libc6-dev pkg-config libopenmpi-dev openmpi-bin libscalapa
 	libslepc-real-dev libhdf5-openmpi-dev libopenblas-dev libyaml-dev librandom123-dev zlib1g-dev
 PACKAGES_demo  := $(PACKAGES_build) python3 python3-h5py python3-numpy python3-matplotlib dataset-fashion-mnist
 PACKAGES_check := $(PACKAGES_demo) python3-scipy python3-yaml python3-xarray python3-h5netcdf python3-pytest \
-	libcmocka-dev hdf5-tools cppcheck clang-tidy clang-format git
+	libcmocka-dev hdf5-tools cppcheck clang-tidy clang-format git slurm-wlm munge
 PACKAGES_bench := $(PACKAGES_demo) python3-scipy python3-torch
 
 # $(call need,LIST): install what of LIST is missing, or say what is missing and stop. A machine
@@ -184,7 +184,7 @@ info: all
 install: all
 	install -D -m 755 $(BUILD)/eigentrain $(DESTDIR)$(PREFIX)/bin/eigentrain
 	mkdir -p $(DESTDIR)$(PREFIX)/share/eigentrain
-	cp -r inputs postprocess $(DESTDIR)$(PREFIX)/share/eigentrain/
+	cp -r inputs jobscripts postprocess $(DESTDIR)$(PREFIX)/share/eigentrain/
 
 clean:
 	rm -rf build

@@ -23,7 +23,7 @@ PROCESSES = 2
 TOOL_TIMEOUT = 300  # seconds for one file; nothing may hang
 
 FLOORS = ("base", "dist", "net", "theory", "probes", "train", "app")
-FOLDERS = ("src", "include", "inputs", "postprocess", "tests")
+FOLDERS = ("src", "include", "inputs", "jobscripts", "postprocess", "tests")
 
 # One library, one room: what (in an #include or in the code), where it may be. Private headers belong to their room.
 LIBRARY_ROOMS = (

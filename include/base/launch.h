@@ -18,4 +18,7 @@ void launch_check_world(int size);
 /* Local. Threads that BLAS uses in this process. */
 int launch_threads(void);
 
+/* Local. Sets their number, if BLAS is OpenBLAS. */
+void launch_set_threads(int threads);
+
 #endif

@@ -6,7 +6,8 @@
 #include <stdbool.h>
 
 /* Local. From now on SIGUSR1, SIGUSR2 and SIGTERM ask for a stop instead of ending the process, and SIGXFSZ (a
- * file-size limit) is an ordinary error of the write. To be called right after MPI_Init. */
+ * file-size limit) is an ordinary error of the write. To be called before MPI_Init, which takes a second in which a
+ * signal may come. */
 void stop_watch_signals(void);
 
 /* Local. The run must have ended, its checkpoint written, at this time: seconds since the epoch (time(2)); 0: no limit.

@@ -4,11 +4,20 @@
 #include "base/memory.h"
 #include "dist/h5.h"
 #include "dist/krylov.h"
-#include "train/stop.h"
 
 #include "app/arguments.h"
 #include "app/commands.h"
 #include "app/session.h"
+
+static void refuse_sweep(const char *text, size_t length, const char *input, struct problems *problems)
+{
+    struct sweep_axes *axes = spec_sweep(text, length, input, problems);
+    if (axes)
+        problems_add(problems, EXIT_INPUT,
+                     "%s holds a sweep of %lld members: use eigentrain sweep (--member I for one of them)", input,
+                     (long long)axes->members);
+    sweep_axes_destroy(&axes);
+}
 
 int command_run(int argc, char **argv)
 {
@@ -29,7 +38,6 @@ int command_run(int argc, char **argv)
     int rank, code = EXIT_DONE;
     long length = 0;
     MPI_Comm_rank(comm, &rank);
-    stop_watch_signals();
     arguments_parse(argc, argv, options, &rest, &problems);
     arguments_limit(wall, stop_at, &problems);
     if (session.resume && session.overwrite)
@@ -39,7 +47,8 @@ int command_run(int argc, char **argv)
     log_start(rank == 0, quiet);
     char *text = problems.count ? NULL : arguments_read(comm, input, &length, &problems);
     struct spec *spec = NULL;
-    if (text) spec = spec_read(text, (size_t)length, input, sets.count, sets.text, &problems);
+    if (text) refuse_sweep(text, (size_t)length, input, &problems);
+    if (text && problems.count == 0) spec = spec_read(text, (size_t)length, input, sets.count, sets.text, &problems);
     if (spec) {
         krylov_start(comm);
         build_facts();

@@ -160,12 +160,12 @@ static bool check_key(struct reader *reader, struct place place, const char *key
 /* Appends the list of a key to an axis; its first list sets the size. */
 static void read_list(struct reader *reader, struct sweep_axis *axis, const char *key, const yaml_node_t *list)
 {
-    const int first = axis->keys * axis->size,
-              size = (int)(list->data.sequence.items.top - list->data.sequence.items.start);
+    const int size = (int)(list->data.sequence.items.top - list->data.sequence.items.start);
+    const size_t first = (size_t)axis->keys * (size_t)axis->size;
 
     axis->key = memory_grow(axis->key, (size_t)axis->keys, (size_t)axis->keys + 1, sizeof *axis->key);
     axis->key[axis->keys++] = memory_text("%s", key);
-    axis->value = memory_grow(axis->value, (size_t)first, (size_t)(first + size), sizeof *axis->value);
+    axis->value = memory_grow(axis->value, first, first + (size_t)size, sizeof *axis->value);
     axis->size = size;
     for (int i = 0; i < size; i++) {
         const yaml_node_t *node = node_at(reader, list->data.sequence.items.start[i]);
@@ -176,7 +176,7 @@ static void read_list(struct reader *reader, struct sweep_axis *axis, const char
         const char *fault = write_value(reader, out, node);
         fclose(out);
         if (fault) spec_find(&reader->spec, place_of(node), "sweep", "%s: entry %d %s", key, i + 1, fault);
-        axis->value[first + i] = memory_text("%s", text);
+        axis->value[first + (size_t)i] = memory_text("%s", text);
         free(text);
     }
 }

@@ -78,6 +78,10 @@ void restart_look(struct trainer *t, double wishes[RESTART_WISHES])
     const bool root = t->grid->rank == 0;
     if (t->step_began > 0 && now - t->step_began > t->longest_step) t->longest_step = now - t->step_began;
     t->step_began = now;
+    /* Some MPIs answer one-sided accesses only within calls of the target: those of other groups of a sweep to the
+     * counter of its members, which must not wait for the end of this run. */
+    int flag;
+    MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, t->grid->comm, &flag, MPI_STATUS_IGNORE);
     wishes[0] = stop_wanted(root, seconds_to_safety(t));
     wishes[1] = root && now - t->last_save > t->checkpoint_seconds;
 }
