@@ -73,6 +73,19 @@ double dmat_norm(const struct dmat *A);
  * twin. */
 void dmat_gemm(char ta, char tb, double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C);
 
+/* What dmat_gemm does on the rank with the largest share (route `panel`). */
+struct gemm_need {
+    int64_t m, n, k;               /* the local product of one panel */
+    double panels;                 /* their number; the last one may be a fraction */
+    double messages;               /* received, in all */
+    double received;               /* bytes */
+    double copied;                 /* bytes read and written by copying and adding in memory */
+    int64_t work[GRID_WORK_SLOTS]; /* doubles of grid_work */
+};
+
+/* Local. The same for C (m × n) with inner index k, on a grid that may be on paper only. */
+struct gemm_need gemm_need(const struct grid *grid, char ta, char tb, int64_t m, int64_t n, int64_t k);
+
 /* Collective on the grid. B ← Aᵀ. */
 void dmat_transpose(const struct dmat *A, struct dmat *B);
 
@@ -83,6 +96,9 @@ void dmat_take_columns(const struct dmat *A, const int64_t *columns, struct dmat
 /* Collective on the grid. Redistributes between A and contiguous row slabs: rank r holds rows [r·s, min(m, (r+1)·s)),
  * s = ceil(m / size), row-major in slab[rows × n]. dmat_slab_rows (Local) gives this rank's first row and row count. */
 void dmat_slab_rows(const struct dmat *A, int64_t *first, int64_t *count);
+
+/* Local. Bytes that such a redistribution of an m × n matrix takes on a rank, the slab included. */
+int64_t dmat_slab_bytes(const struct grid *grid, int64_t m, int64_t n);
 
 /* Collective on the grid. slab ← my rows of A. */
 void dmat_to_slab(const struct dmat *A, double *slab);

@@ -4,6 +4,8 @@
 
 #include "dist/dmat.h"
 
+#include <stdbool.h>
+
 /* Collective on the grid. Overwrites A (m × n, m ≥ n) by the Q of its thin QR factorisation with diag(R) > 0: for a
  * Gaussian A that is the first n columns of a Haar-orthogonal matrix. */
 void factor_orthonormal(struct dmat *A);
@@ -30,5 +32,23 @@ void factor_svd(const struct dmat *X, struct dmat *U, double *sigma, struct dmat
 /* Collective on the grid. Thin LQ of X (d × N, d ≤ N): X = R Q with Q orthonormal rows; returns R (d × d) and Y Qᵀ
  * (K × d) for a Y that is K × N. */
 void factor_compress(const struct dmat *X, const struct dmat *Y, struct dmat *R, struct dmat *YQt);
+
+/* ---- how much memory that takes, on a grid that may be on paper only */
+
+/* Local. Whether a matrix is so small that its singular values are found on one rank. */
+bool factor_gathers(int64_t m, int64_t n);
+
+/* Local. Bytes that the functions above allocate for themselves on the rank that needs the most: an orthonormal m × n
+ * matrix (of rows if m < n, then with the transpose that serves as its start), ... */
+int64_t factor_orthonormal_bytes(const struct grid *grid, int64_t m, int64_t n);
+
+/* Local. ... the spectra of matrices m[i] × n[i], ... */
+int64_t factor_singular_values_bytes(const struct grid *grid, int count, const int64_t *m, const int64_t *n);
+
+/* Local. ... a thin SVD, ... */
+int64_t factor_svd_bytes(const struct grid *grid, int64_t m, int64_t n);
+
+/* Local. ... and the compression of d × N inputs and K × N targets. */
+int64_t factor_compress_bytes(const struct grid *grid, int64_t d, int64_t N, int64_t K);
 
 #endif

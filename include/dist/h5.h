@@ -102,6 +102,10 @@ bool h5_done(struct h5 **file, struct problems *problems);
 /* Collective on the file's comm. Whether there is a group, dataset or (with attribute not NULL) an attribute of it. */
 bool h5_exists(struct h5 *file, const char *object, const char *attribute);
 
+/* Collective on the file's comm. The names of the groups at the root, alphabetically: [*count] owned texts in an owned
+ * array on every rank; none after a failure. */
+char **h5_groups(struct h5 *file, int *count);
+
 /* Collective on the file's comm. An attribute's value on every rank; a text is owned by the caller (memory_free), NULL
  * after a failure. Numbers are untouched after a failure. */
 int64_t h5_get_int(struct h5 *file, const char *object, const char *name);
@@ -131,6 +135,10 @@ void h5_load_vectors(struct h5 *file, const char *path, int64_t m, int count, in
  * whatever the stored number type; one dimension of n values is read as 1 × n. NULL with a problem (no such file, no
  * such dataset, not one- or two-dimensional, not numbers, not finite: EXIT_INPUT) on every rank. */
 struct dmat *h5_read_matrix(const struct grid *grid, const char *path, const char *name, struct problems *problems);
+
+/* Collective on comm. The shape of that matrix, from the head of the file: shape[0] rows, shape[1] columns. False with
+ * problems (EXIT_INPUT) on every rank; values are not read. */
+bool h5_shape(MPI_Comm comm, const char *path, const char *name, int64_t shape[2], struct problems *problems);
 
 /* Collective on comm. Whether the file holds a dataset of that name (false also when there is no such file). */
 bool h5_has(MPI_Comm comm, const char *path, const char *name);

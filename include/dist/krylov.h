@@ -52,6 +52,20 @@ void triplets_archive(struct triplets **triplets, const struct linop *A, int k, 
  */
 void krylov_svd(const struct linop *A, const struct krylov_options *options, struct triplets *T);
 
+/* What a solve for k triplets of an operator with min(m, n) = least takes. The products are an estimate: that one basis
+ * is enough, and one short round that looks for missed copies; spectra without gaps need restarts, warm starts at the
+ * end of a training save some. */
+struct krylov_need {
+    int basis;    /* vectors on either side */
+    int products; /* with A or Aᵀ */
+};
+
+/* Local. That. */
+struct krylov_need krylov_need(int64_t least, int k);
+
+/* Local. Bytes of work space of such a solve on a rank with vectors of mloc and nloc entries. */
+int64_t krylov_bytes(int64_t least, int k, int64_t mloc, int64_t nloc);
+
 /* Collective on comm. Starts PETSc/SLEPc without any hidden input (no .petscrc, no options), once; and ends it. */
 void krylov_start(MPI_Comm comm);
 

@@ -28,7 +28,22 @@ double backprop_gradient(struct backprop *backprop, const struct model *model, c
 double backprop_evaluate(struct backprop *backprop, const struct model *model, const struct dataset *dataset,
                          double *accuracy);
 
-/* Local. Bytes of this rank's work space. */
-int64_t backprop_bytes(const struct backprop *backprop);
+/* ---- what that takes, of a model that may have no parameters, on a grid that may be on paper only */
+
+/* Local. The columns processed at a time, see backprop_create. */
+int64_t backprop_columns(const struct grid *grid, int64_t samples, int64_t chunk);
+
+/* Local. Bytes of this rank's work space for so many columns at a time. */
+int64_t backprop_bytes(const struct model *model, int64_t columns);
+
+/* C (m × n) from op(A) op(B) with inner index k. */
+struct product {
+    char ta, tb;
+    int64_t m, n, k;
+};
+
+/* Local. The products of a chunk of `columns`: of the forward pass, with `gradient` of the backward pass, too.
+ * `identity`: the input is the identity. The list has room for 3·depth; returns their number. */
+int backprop_products(const struct model *model, int64_t columns, bool identity, bool gradient, struct product *list);
 
 #endif

@@ -24,6 +24,14 @@ struct data {
     struct dataset *train, *test;
 };
 
+/* How much data an input asks for. */
+struct data_sizes {
+    int64_t features, outputs; /* d, K */
+    int64_t train, test;       /* samples; test 0: no held-out ones */
+    bool classification;
+    bool identity; /* the input is the identity: there is no X */
+};
+
 /* A source delivers samples in chunks of columns to one rank. Files know how to do nothing else. */
 struct source {
     int64_t features, outputs; /* d, K */
@@ -39,6 +47,14 @@ struct source {
 /* Collective on the grid. Loads what `data` of the input asks for, whitened if it says so (the test set by the training
  * set's map). NULL with problems on every rank (EXIT_INPUT or EXIT_ENVIRONMENT). */
 struct data *data_create(const struct grid *grid, const struct spec *spec, struct problems *problems);
+
+/* Collective on comm. How much data_create would load: from the input and the heads of files, no samples are read.
+ * False with the problems that show in these, on every rank. */
+bool data_measure(MPI_Comm comm, const struct spec *spec, struct data_sizes *sizes, struct problems *problems);
+
+/* Local. Bytes that data_create takes at its worst moment on the rank with the largest share, beside the sets that it
+ * returns; the grid may be on paper only. */
+int64_t data_bytes(const struct grid *grid, const struct spec *spec, const struct data_sizes *sizes);
 
 /* Local. Frees both sets and sets *data to NULL. */
 void data_destroy(struct data **data);
@@ -64,6 +80,9 @@ struct dataset *generated_gaussian(const struct grid *grid, const struct spec *s
  * first), and a sample does not depend on the others that are asked for. */
 void generated_fresh(struct dataset *set, uint64_t seed, uint64_t first);
 
+/* Local. Whether data.rank is possible; else a problem. */
+bool generated_rank_fits(const struct spec *spec, struct problems *problems);
+
 /* Collective on the grid. Identity input; target: the rank-r truncation of a standard Gaussian matrix. */
 struct dataset *generated_low_rank_matrix(const struct grid *grid, const struct spec *spec, struct problems *problems);
 
@@ -73,5 +92,8 @@ void whiten_centre(struct data *data);
 /* Collective on the grid. X ← U Vᵀ of its thin SVD without the directions below `floor` times the largest
  * (data.whiten). */
 void whiten_apply(struct data *data, double floor);
+
+/* Local. Bytes that whitening takes on the rank with the largest share, for d features. */
+int64_t whiten_bytes(const struct grid *grid, int64_t d, int64_t train, int64_t test);
 
 #endif

@@ -55,6 +55,11 @@ struct model {
 struct model *model_create(const struct grid *grid, const struct spec *spec, int64_t features, int64_t outputs,
                            struct problems *problems);
 
+/* Local. The same network without parameters (params NULL), for a grid that may be on paper only; NULL with problems.
+ */
+struct model *model_outline(const struct grid *grid, const struct spec *spec, int64_t features, int64_t outputs,
+                            struct problems *problems);
+
 /* Local. The widths n_0…n_L that the input asks for, without creating anything; returns the depth, 0 with problems.
  * *width is owned by the caller (memory_free). */
 int model_widths(const struct spec *spec, int64_t features, int64_t outputs, int64_t **width,
@@ -65,6 +70,9 @@ void model_destroy(struct model **model);
 
 /* Collective on the grid. Zero parameters of the same layout as the model's. */
 struct params *params_create(const struct model *model);
+
+/* Local. Local elements of one such array. */
+int64_t params_size(const struct model *model);
 
 /* Local. Frees them and sets *params to NULL. */
 void params_destroy(struct params **params);

@@ -41,6 +41,22 @@ void probe_write_triplets(const struct triplets *T, struct h5 *file, const char 
 
 struct probe;
 
+/* A matrix (or the end-to-end product) whose singular values a measurement finds. */
+struct probe_solve {
+    int64_t m, n;
+    int64_t elements; /* that a product with it touches: m·n; of the end-to-end product, all weights */
+    int factors;      /* matrices that a product with it passes through */
+    int rank;         /* leading triplets, by Krylov iteration; 0: the full spectrum */
+    int kept;         /* sets of singular vectors that stay until the next measurement */
+};
+
+/* What a measurement takes. */
+struct probe_need {
+    struct probe_solve *solve; /* [count], owned */
+    int count;
+    bool copies; /* each matrix is copied first */
+};
+
 /* A kind of probe. One file in src/probes defines one, and probe.c lists it. */
 struct probe_kind {
     const char *name; /* `kind:` in the input */
@@ -54,6 +70,8 @@ struct probe_kind {
     /* Collective. Saves or restores what the next measurements depend on: references, vectors of warm starts; may be
      * NULL if there is nothing of the kind. */
     void (*archive)(struct probe *probe, const struct model *model, struct archive *archive);
+    /* Local. What a measurement takes, for `plan`; the model may have no parameters. */
+    void (*need)(const struct probe *probe, const struct model *model, struct probe_need *need);
     /* Root only. Says in a few lines what was measured last, at the end of a run; may be NULL. */
     void (*summary)(const struct probe *probe, const struct record *record);
     void (*destroy)(struct probe *probe); /* Local. Frees probe->state */

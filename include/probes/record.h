@@ -46,6 +46,9 @@ void record_dimension(struct record_group *group, const char *name, int64_t size
  * otherwise). Returns its number, counted from 0 in the order of declaration. */
 int record_quantity(struct record_group *group, const struct quantity *quantity);
 
+/* Local. Bytes of a row of the group, in memory and in a file. */
+int64_t record_row_bytes(const struct record_group *group);
+
 /* Local. Begins the row of `step`; quantities not put stay NaN (doubles) or 0 (integers). Steps must increase. */
 void record_row(struct record_group *group, int64_t step, double time);
 

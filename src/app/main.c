@@ -3,9 +3,11 @@
 #include "base/error.h"
 #include "base/launch.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/spec.h"
 #include "dist/h5.h"
 #include "dist/krylov.h"
+#include "train/stop.h"
 
 #include "app/commands.h"
 
@@ -60,8 +62,19 @@ static const struct command {
     int (*run)(int argc, char **argv);
     const char *usage, *meaning;
 } commands[] = {
-    {"run", command_run, "run INPUT.yaml [--out DIR] [--set KEY=VALUE]… [--overwrite] [--quiet]",
+    {"run", command_run,
+     "run INPUT.yaml [--out DIR] [--set KEY=VALUE]… [--resume | --overwrite] [--stop-at EPOCH | --wall HH:MM:SS] "
+     "[--quiet]",
      "train the network that INPUT.yaml describes; DIR is runs/NAME unless given"},
+    {"sweep", command_sweep,
+     "sweep INPUT.yaml [--groups G | --member I | --list] [--out DIR] [--set KEY=VALUE]… [--overwrite] [--stop-at "
+     "EPOCH | --wall HH:MM:SS] [--quiet]",
+     "run what is unfinished of INPUT.yaml's section `sweep`, G members at a time, or one member"},
+    {"plan", command_plan, "plan INPUT.yaml [--ranks N] [--set KEY=VALUE]…",
+     "what a run on N ranks would take: memory, flops, bytes, files, a predicted time; trains and writes nothing"},
+    {"status", command_status, "status DIR…", "where runs and sweeps stand, how they ended, time left"},
+    {"verify", command_verify, "verify DIR…",
+     "read every file of runs and sweeps again: whether they are whole, and all there"},
     {"keys", command_keys, "keys [KEY]", "every key of the input file: type, default, bounds, unit, meaning"},
     {"info", command_info, "info", "version, libraries, BLAS kernel in use, MPI, CPU"},
     {"help", command_help, "help", "this text"},
@@ -80,6 +93,12 @@ static int command_help(int argc, char **argv)
 {
     if (is_root()) print_usage(stdout);
     return EXIT_DONE;
+}
+
+/* A command that trains must not die of a signal that comes while it starts. */
+static bool trains(const char *name)
+{
+    return strcmp(name, "run") == 0 || strcmp(name, "sweep") == 0;
 }
 
 static int command(int argc, char **argv)
@@ -103,7 +122,12 @@ static int command(int argc, char **argv)
 int main(int argc, char **argv)
 {
     launch_prepare(argv);
+    if (argc > 1 && trains(argv[1])) stop_watch_signals();
     MPI_Init(&argc, &argv);
+    memory_start();
+    int size;
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    launch_check_world(size);
     const int code = command(argc, argv);
     MPI_Finalize();
     return code;

@@ -2,12 +2,25 @@
 #include "base/error.h"
 
 #include <limits.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector register */
+
+void memory_start(void)
+{
+#ifdef __GLIBC__
+    enum { LARGE = 1 << 17 };
+    mallopt(M_MMAP_MAX, 1 << 16);
+    mallopt(M_MMAP_THRESHOLD, LARGE);
+    mallopt(M_TRIM_THRESHOLD, 8 * LARGE);
+#endif
+}
 
 static _Noreturn void out_of_memory(size_t count, size_t size)
 {
@@ -59,7 +72,8 @@ char *memory_text(const char *format, ...)
     return text;
 }
 
-int64_t memory_peak(void)
+/* A line of the system's account of this process, "VmHWM: 1234 kB", in bytes. */
+static int64_t account(const char *name)
 {
     char line[256];
     long long kibibytes = 0;
@@ -67,9 +81,22 @@ int64_t memory_peak(void)
 
     if (!status) return 0;
     while (fgets(line, sizeof line, status))
-        if (sscanf(line, "VmHWM: %lld kB", &kibibytes) == 1) break;
+        if (strncmp(line, name, strlen(name)) == 0 && sscanf(line + strlen(name), "%lld kB", &kibibytes) == 1) break;
     fclose(status);
     return (int64_t)kibibytes * 1024;
+}
+
+int64_t memory_peak(void)
+{
+    return account("VmHWM:");
+}
+
+int64_t memory_resident(void)
+{
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+    return account("VmRSS:");
 }
 
 int to_int(int64_t value)

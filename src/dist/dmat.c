@@ -219,6 +219,14 @@ static void slab_exchange(const struct dmat *A, double *slab, bool to_slab)
     memory_free(columns);
 }
 
+/* The slab, the columns of a piece, and what pdgemr2d allocates to send and to receive them. */
+int64_t dmat_slab_bytes(const struct grid *grid, int64_t m, int64_t n)
+{
+    const int64_t height = (m + grid->size - 1) / grid->size;
+    const int64_t columns = ((int64_t)1 << 27) / (height > 0 ? height : 1), piece = columns < n ? columns : n;
+    return 8 * height * (n + 3 * piece);
+}
+
 void dmat_to_slab(const struct dmat *A, double *slab)
 {
     slab_exchange(A, slab, true);

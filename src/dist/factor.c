@@ -255,3 +255,86 @@ void factor_compress(const struct dmat *X, const struct dmat *Y, struct dmat *R,
     dmat_destroy(&C);
     dmat_destroy(&L);
 }
+
+/* ---------------------------------------------------------------- how much memory that takes */
+
+static int64_t local_rows(const struct grid *grid, int64_t m)
+{
+    return grid_count(m, grid->block, 0, 0, grid->nprow);
+}
+
+static int64_t local_cols(const struct grid *grid, int64_t n)
+{
+    return grid_count(n, grid->block, 0, 0, grid->npcol);
+}
+
+/* Doubles of work space of a blocked QR or LQ factorisation, or of the product with its Q, as ScaLAPACK documents it.
+ */
+static int64_t panel_work(const struct grid *grid, int64_t m, int64_t n)
+{
+    return grid->block * (local_rows(grid, m) + 2 * local_cols(grid, n) + grid->block);
+}
+
+/* dmat_gather of an m × n matrix: a copy of the local part, and the parts of all ranks. */
+static int64_t gather_work(const struct grid *grid, int64_t m, int64_t n)
+{
+    return local_rows(grid, m) * local_cols(grid, n) + m * n;
+}
+
+/* PDGESVD works on a copy, and turns the vectors in a layout of its own. */
+static int64_t distributed_work(const struct grid *grid, int64_t m, int64_t n, bool vectors)
+{
+    const int64_t k = m < n ? m : n;
+    return local_rows(grid, m) * local_cols(grid, n) + panel_work(grid, m, n) + 16 * k +
+           (vectors ? k * ((m + n) / grid->size + 2) : 0);
+}
+
+bool factor_gathers(int64_t m, int64_t n)
+{
+    return m * n <= GATHER_LIMIT;
+}
+
+int64_t factor_orthonormal_bytes(const struct grid *grid, int64_t m, int64_t n)
+{
+    const int64_t turned = m < n ? local_rows(grid, n) * local_cols(grid, m) : 0;
+    return 8 * (turned + panel_work(grid, m > n ? m : n, m > n ? n : m) + 2 * (m < n ? m : n));
+}
+
+int64_t factor_singular_values_bytes(const struct grid *grid, int count, const int64_t *m, const int64_t *n)
+{
+    int64_t most = 0;
+    for (int solver = 0; solver < grid->size && solver < count; solver++) {
+        int64_t kept = 0, extra = 0;
+        for (int k = solver; k < count; k += grid->size) {
+            const bool gathers = factor_gathers(m[k], n[k]);
+            const int64_t work = gathers ? gather_work(grid, m[k], n[k]) : distributed_work(grid, m[k], n[k], false);
+            if (gathers) kept += m[k] * n[k];
+            if (work > extra) extra = work;
+        }
+        if (kept + extra > most) most = kept + extra;
+    }
+    return 8 * most;
+}
+
+/* gathered_svd: the matrix and both sets of vectors whole; DGESDD wants three more of them. */
+static int64_t gathered_svd_work(const struct grid *grid, int64_t m, int64_t n)
+{
+    const int64_t k = m < n ? m : n, gather = gather_work(grid, m, n);
+    return m * n + k * (m + n) + (gather > 3 * k * k ? gather : 3 * k * k);
+}
+
+int64_t factor_svd_bytes(const struct grid *grid, int64_t m, int64_t n)
+{
+    const int64_t inner_n = n > m ? m : n;
+    const int64_t inner = factor_gathers(m, inner_n) ? gathered_svd_work(grid, m, inner_n)
+                                                     : distributed_work(grid, m, inner_n, true);
+    if (n <= m) return 8 * inner;
+    const int64_t wide = local_rows(grid, m) * local_cols(grid, n), small = local_rows(grid, m) * local_cols(grid, m);
+    const int64_t lq = panel_work(grid, m, n);
+    return 8 * (wide + 2 * small + (inner > lq ? inner : lq));
+}
+
+int64_t factor_compress_bytes(const struct grid *grid, int64_t d, int64_t N, int64_t K)
+{
+    return 8 * ((local_rows(grid, d) + local_rows(grid, K)) * local_cols(grid, N) + panel_work(grid, d > K ? d : K, N));
+}

@@ -252,13 +252,33 @@ static int64_t largest_local(int64_t n, int nb, int procs)
     return grid_count(n, nb, 0, 0, procs);
 }
 
+/* Width of the panels of C (m × n) with inner index k, of the three shapes of products. */
+static int64_t width_nn(const struct grid *grid, int64_t m, int64_t n, int64_t k)
+{
+    const int64_t rows = largest_local(m, grid->block, grid->nprow), cols = largest_local(n, grid->block, grid->npcol);
+    const int64_t tall = grid->npcol > 1 ? rows : 0, wide = grid->nprow > 1 ? cols : 0;
+    const int procs = grid->npcol > grid->nprow ? grid->npcol : grid->nprow;
+    return grid->size == 1 ? k : panel_width(tall > wide ? tall : wide, k, grid->block, procs);
+}
+
+static int64_t width_tn(const struct grid *grid, int64_t m, int64_t n, int64_t k)
+{
+    const int64_t inner = largest_local(k, grid->block, grid->nprow), cols = largest_local(n, grid->block, grid->npcol);
+    if (grid->size == 1) return k;
+    if (grid->nprow == 1) return panel_width(m, k, 1, 1);
+    return panel_width(cols > inner ? cols : inner, m, grid->block, grid->npcol);
+}
+
+static int64_t width_nt(const struct grid *grid, int64_t m, int64_t n, int64_t k)
+{
+    const int64_t rows = largest_local(m, grid->block, grid->nprow), inner = largest_local(k, grid->block, grid->npcol);
+    const int64_t tall = grid->nprow > 1 && inner > rows ? inner : rows;
+    return grid->size == 1 ? n : panel_width(tall, n, grid->block, grid->npcol);
+}
+
 static void panel_nn(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)
 {
-    const struct grid *grid = C->grid;
-    int64_t rows = largest_local(A->m, A->mb, grid->nprow), cols = largest_local(B->n, B->nb, grid->npcol);
-    int64_t tall = grid->npcol > 1 ? rows : 0, wide = grid->nprow > 1 ? cols : 0;
-    int procs = grid->npcol > grid->nprow ? grid->npcol : grid->nprow;
-    int64_t width = grid->size == 1 ? A->n : panel_width(tall > wide ? tall : wide, A->n, A->nb, procs);
+    const int64_t width = width_nn(C->grid, C->m, C->n, A->n);
     for (int64_t k0 = 0; k0 < A->n; k0 += width) {
         int64_t k1 = k0 + width < A->n ? k0 + width : A->n;
         struct panel left = gather_columns(A, 0, A->mloc, k0, k1), right = gather_rows(B, k0, k1, SLOT_PANEL_B);
@@ -270,7 +290,7 @@ static void panel_nn(double a, const struct dmat *A, const struct dmat *B, doubl
 /* One process row: the inner index is local, and panels of it need no sums. */
 static void panel_tn_inner(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)
 {
-    int64_t width = C->grid->size == 1 ? A->m : panel_width(A->n, A->m, 1, 1);
+    const int64_t width = width_tn(C->grid, C->m, C->n, A->m);
     for (int64_t k0 = 0; k0 < A->m; k0 += width) {
         int64_t k1 = k0 + width < A->m ? k0 + width : A->m;
         struct panel left = gather_columns(A, (int)k0, (int)k1, 0, A->n);
@@ -282,8 +302,7 @@ static void panel_tn_inner(double a, const struct dmat *A, const struct dmat *B,
 static void panel_tn(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)
 {
     const struct grid *grid = C->grid;
-    int64_t inner = largest_local(A->m, A->mb, grid->nprow), cols = largest_local(C->n, C->nb, grid->npcol);
-    int64_t width = panel_width(cols > inner ? cols : inner, A->n, A->nb, grid->npcol);
+    const int64_t width = width_tn(grid, C->m, C->n, A->m);
     if (grid->nprow == 1) {
         panel_tn_inner(a, A, B, b, C);
         return;
@@ -301,9 +320,7 @@ static void panel_tn(double a, const struct dmat *A, const struct dmat *B, doubl
 static void panel_nt(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)
 {
     const struct grid *grid = C->grid;
-    int64_t rows = largest_local(C->m, C->mb, grid->nprow), inner = largest_local(B->n, B->nb, grid->npcol);
-    int64_t tall = grid->nprow > 1 && inner > rows ? inner : rows;
-    int64_t width = grid->size == 1 ? B->m : panel_width(tall, B->m, C->nb, grid->npcol);
+    const int64_t width = width_nt(grid, C->m, C->n, A->n);
     for (int64_t j0 = 0; j0 < B->m; j0 += width) {
         int64_t j1 = j0 + width < B->m ? j0 + width : B->m;
         struct panel right = gather_rows(B, j0, j1, SLOT_PANEL_B);
@@ -313,6 +330,69 @@ static void panel_nt(double a, const struct dmat *A, const struct dmat *B, doubl
                    alone ? b : 0, T, C->lld);
         if (!alone) add_columns(C, j0, j1, T, b);
     }
+}
+
+/* What gather_rows does for a panel of `width` rows of a matrix with `cols` local columns. */
+static void need_rows(struct gemm_need *need, const struct grid *grid, int64_t width, int64_t cols, int slot)
+{
+    const double size = (double)(width * cols), others = grid->nprow - 1;
+    if (grid->nprow == 1) return;
+    need->messages += others * need->panels;
+    need->received += 8 * size * others / grid->nprow * need->panels;
+    need->copied += 16 * (size + size / grid->nprow) * need->panels;
+    need->work[slot] = width * cols;
+    if (need->work[SLOT_EXCHANGE] < width * cols) need->work[SLOT_EXCHANGE] = width * cols;
+}
+
+/* What gather_columns does for `width` columns of a matrix with `rows` local rows. */
+static void need_columns(struct gemm_need *need, const struct grid *grid, int64_t rows, int64_t width)
+{
+    const double size = (double)(rows * width), others = grid->npcol - 1;
+    if (grid->npcol == 1) return;
+    need->messages += others * need->panels;
+    need->received += 8 * size * others / grid->npcol * need->panels;
+    need->copied += 16 * size / grid->npcol * need->panels;
+    need->work[SLOT_PANEL] = rows * width;
+}
+
+/* What add_rows (procs process rows) and add_columns do with a partial panel of `size` doubles. */
+static void need_sums(struct gemm_need *need, int procs, int64_t size, bool rows)
+{
+    const double share = (double)size / procs;
+    if (procs == 1) return;
+    need->messages += (procs - 1) * need->panels;
+    need->received += 8 * share * (procs - 1) * need->panels;
+    need->copied += 8 * (share * (procs + 1) + (rows ? 2 * (double)size : 0)) * need->panels;
+    need->work[SLOT_EXCHANGE] = need->work[SLOT_EXCHANGE] < size ? size : need->work[SLOT_EXCHANGE];
+    if (need->work[SLOT_PANEL] < size) need->work[SLOT_PANEL] = size;
+    if (rows) need->work[SLOT_PANEL_B] = size;
+}
+
+struct gemm_need gemm_need(const struct grid *grid, char ta, char tb, int64_t m, int64_t n, int64_t k)
+{
+    const int64_t rows = largest_local(m, grid->block, grid->nprow), cols = largest_local(n, grid->block, grid->npcol);
+    struct gemm_need need = {0};
+    if (ta == 'T' && grid->nprow == 1) {
+        const int64_t width = width_tn(grid, m, n, k);
+        need = (struct gemm_need){.m = m, .n = cols, .k = width, .panels = (double)k / (double)width};
+        need_columns(&need, grid, width, m);
+    } else if (ta == 'T') {
+        const int64_t width = width_tn(grid, m, n, k), inner = largest_local(k, grid->block, grid->nprow);
+        need = (struct gemm_need){.m = width, .n = cols, .k = inner, .panels = (double)m / (double)width};
+        need_columns(&need, grid, inner, width);
+        need_sums(&need, grid->nprow, width * cols, true);
+    } else if (tb == 'T') {
+        const int64_t width = width_nt(grid, m, n, k), inner = largest_local(k, grid->block, grid->npcol);
+        need = (struct gemm_need){.m = rows, .n = width, .k = inner, .panels = (double)n / (double)width};
+        need_rows(&need, grid, width, inner, SLOT_PANEL_B);
+        need_sums(&need, grid->npcol, width * rows, false);
+    } else {
+        const int64_t width = width_nn(grid, m, n, k);
+        need = (struct gemm_need){.m = rows, .n = cols, .k = width, .panels = (double)k / (double)width};
+        need_columns(&need, grid, rows, width);
+        need_rows(&need, grid, width, cols, SLOT_PANEL_B);
+    }
+    return need;
 }
 
 static void by_pblas(char ta, char tb, double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)

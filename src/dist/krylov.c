@@ -426,6 +426,19 @@ static int64_t default_basis(int k)
     return 2 * k + extra;
 }
 
+struct krylov_need krylov_need(int64_t least, int k)
+{
+    const int64_t basis = default_basis(k) < least ? default_basis(k) : least;
+    return (struct krylov_need){.basis = to_int(basis),
+                                .products = 2 * to_int(basis) + (k < least ? 2 * CHECK_BASIS : 0) + 4};
+}
+
+int64_t krylov_bytes(int64_t least, int k, int64_t mloc, int64_t nloc)
+{
+    const int64_t basis = krylov_need(least, k).basis;
+    return 8 * ((basis + 3) * (mloc + nloc) + 6 * basis * basis); /* both sides' vectors; SLEPc's projected matrices */
+}
+
 void krylov_svd(const struct linop *A, const struct krylov_options *options, struct triplets *T)
 {
     if (T->rank == 0) return;

@@ -30,16 +30,20 @@ static bool has_own_derivative(const struct layer *layer)
     return layer->activation != ACTIVATION_LINEAR || layer->scale != 1;
 }
 
+int64_t backprop_columns(const struct grid *grid, int64_t samples, int64_t chunk)
+{
+    const int64_t unit = (int64_t)grid->block * grid->npcol, columns = chunk == 0 || chunk > samples ? samples : chunk;
+    return (columns + unit - 1) / unit * unit;
+}
+
 struct backprop *backprop_create(const struct model *model, const struct loss *loss, int64_t samples, int64_t chunk)
 {
     struct backprop *b = NEW(struct backprop, 1);
     const struct grid *grid = model->grid;
-    const int64_t unit = (int64_t)grid->block * grid->npcol;
     b->model = model;
     b->loss = *loss;
     b->depth = model->depth;
-    const int64_t columns = chunk == 0 || chunk > samples ? samples : chunk;
-    b->chunk = (columns + unit - 1) / unit * unit;
+    b->chunk = backprop_columns(grid, samples, chunk);
     b->a = NEW(struct dmat *, b->depth + 1);
     b->d = NEW(struct dmat *, b->depth + 1);
     int height = 0;
@@ -67,12 +71,35 @@ void backprop_destroy(struct backprop **backprop)
     *backprop = NULL;
 }
 
-int64_t backprop_bytes(const struct backprop *b)
+int64_t backprop_bytes(const struct model *model, int64_t columns)
 {
     int64_t elements = 0;
-    for (int l = 1; l <= b->depth; l++)
-        elements += dmat_local_size(b->model->grid, b->a[l]->m, b->chunk) * (b->d[l] ? 2 : 1);
+    for (int l = 1; l <= model->depth; l++)
+        elements +=
+            dmat_local_size(model->grid, model->width[l], columns) * (has_own_derivative(&model->layer[l - 1]) ? 2 : 1);
     return elements * (int64_t)sizeof(double);
+}
+
+static int lowest_trainable(const struct model *model)
+{
+    int l = 1;
+    while (l <= model->depth && !model->layer[l - 1].trainable) l++;
+    return l;
+}
+
+int backprop_products(const struct model *model, int64_t columns, bool identity, bool gradient, struct product *list)
+{
+    const int lowest = lowest_trainable(model);
+    int count = 0;
+    for (int l = 1; l <= model->depth; l++) {
+        const int64_t m = model->width[l], n = model->width[l - 1];
+        const bool has_input = l > 1 || !identity;
+        if (has_input) list[count++] = (struct product){'N', 'N', m, columns, n};
+        if (!gradient || l < lowest) continue;
+        if (has_input && model->layer[l - 1].trainable) list[count++] = (struct product){'N', 'T', m, n, columns};
+        if (l > lowest) list[count++] = (struct product){'T', 'N', n, columns, m};
+    }
+    return count;
 }
 
 static struct pass pass_begin(const struct backprop *b, const struct dataset *dataset, int64_t j0)
@@ -179,8 +206,7 @@ static void add_weight_gradient(const struct pass *pass, const struct dmat *D, i
 /* E_L stands in a_L. */
 static void backward(const struct backprop *b, const struct model *model, struct pass *pass, struct params *gradient)
 {
-    int lowest = 1;
-    while (lowest <= b->depth && !model->layer[lowest - 1].trainable) lowest++;
+    const int lowest = lowest_trainable(model);
     for (int l = b->depth; l >= lowest; l--) {
         const struct layer *layer = &model->layer[l - 1];
         struct dmat *D = through_activation(layer, pass->a[l], pass->d[l]);

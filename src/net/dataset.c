@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "dist/factor.h"
 #include "dist/h5.h"
+#include "dist/krylov.h"
 
 #include <math.h>
 #include <string.h>
@@ -145,12 +146,12 @@ static struct dataset *from_hdf5(const struct grid *grid, const struct spec *spe
     return set;
 }
 
-static bool wants_test(const struct grid *grid, const struct spec *spec)
+static bool wants_test(MPI_Comm comm, const struct spec *spec)
 {
     if (spec_is(spec, "data.kind", "low_rank_matrix")) return false;
     if (spec_is(spec, "data.kind", "hdf5")) {
         const char *path = spec_text(spec, "data.file");
-        const bool y = h5_has(grid->comm, path, "Y_test"), x = h5_has(grid->comm, path, "X_test");
+        const bool y = h5_has(comm, path, "Y_test"), x = h5_has(comm, path, "X_test");
         return x || y; /* one without the other is reported when they are read */
     }
     if (spec_is(spec, "data.kind", "idx") && spec_is(spec, "data.test_images", "none")) return false;
@@ -180,17 +181,31 @@ static void check_test_files(const struct spec *spec, struct problems *problems)
         spec_problem(spec, problems, "data.test_images", "missing; data.test_labels needs it (a text)");
 }
 
+static bool can_be_transformed(const struct spec *spec, bool identity, struct problems *problems)
+{
+    const bool centre = spec_applies(spec, "data.centre") && spec_bool(spec, "data.centre");
+    const bool whiten = spec_applies(spec, "data.whiten") && spec_bool(spec, "data.whiten");
+    if (!identity || !(centre || whiten)) return true;
+    spec_problem(spec, problems, centre ? "data.centre" : "data.whiten",
+                 "the input is the identity: there is nothing to centre or to whiten");
+    return false;
+}
+
 static void transform(struct data *data, const struct spec *spec, struct problems *problems)
 {
-    if (!spec_applies(spec, "data.whiten")) return;
-    const bool centre = spec_bool(spec, "data.centre"), whiten = spec_bool(spec, "data.whiten");
-    if (!data->train->X && (centre || whiten)) {
-        spec_problem(spec, problems, centre ? "data.centre" : "data.whiten",
-                     "the input is the identity: there is nothing to centre or to whiten");
-        return;
-    }
-    if (centre) whiten_centre(data);
-    if (whiten) whiten_apply(data, spec_real(spec, "data.whiten_floor"));
+    if (!can_be_transformed(spec, !data->train->X, problems) || !spec_applies(spec, "data.whiten")) return;
+    if (spec_bool(spec, "data.centre")) whiten_centre(data);
+    if (spec_bool(spec, "data.whiten")) whiten_apply(data, spec_real(spec, "data.whiten_floor"));
+}
+
+/* Training and test samples must be alike. */
+static void compare_sets(int64_t features, int64_t outputs, int64_t test_features, int64_t test_outputs,
+                         struct problems *problems)
+{
+    if (features != test_features || outputs != test_outputs)
+        problems_add(problems, EXIT_INPUT,
+                     "training and test samples differ in size: %lld and %lld features, %lld and %lld outputs",
+                     (long long)features, (long long)test_features, (long long)outputs, (long long)test_outputs);
 }
 
 struct data *data_create(const struct grid *grid, const struct spec *spec, struct problems *problems)
@@ -198,14 +213,11 @@ struct data *data_create(const struct grid *grid, const struct spec *spec, struc
     struct data *data = NEW(struct data, 1);
     check_test_files(spec, problems);
     data->train = load(grid, spec, NULL, problems);
-    if (problems_none(problems, grid->comm) && wants_test(grid, spec)) {
+    if (problems_none(problems, grid->comm) && wants_test(grid->comm, spec)) {
         data->test = load(grid, spec, data->train, problems);
-        if (data->test &&
-            (data->test->features != data->train->features || data->test->outputs != data->train->outputs))
-            problems_add(problems, EXIT_INPUT,
-                         "training and test samples differ in size: %lld and %lld features, %lld and %lld outputs",
-                         (long long)data->train->features, (long long)data->test->features,
-                         (long long)data->train->outputs, (long long)data->test->outputs);
+        if (data->test)
+            compare_sets(data->train->features, data->train->outputs, data->test->features, data->test->outputs,
+                         problems);
     }
     if (problems_none(problems, grid->comm)) transform(data, spec, problems);
     if (!problems_none(problems, grid->comm)) data_destroy(&data);
@@ -224,4 +236,89 @@ struct dataset *dataset_compress(const struct dataset *full)
     const double rest = 0.5 * (dmat_dot(full->Y, full->Y) - dmat_dot(small->Y, small->Y));
     small->constant = full->constant + (rest > 0 ? rest : 0);
     return small;
+}
+
+/* ---------------------------------------------------------------- how much data there is */
+
+/* One of the two sets of a file source, from its head. */
+static void measure_source(const struct spec *spec, bool train, struct data_sizes *sizes, struct problems *problems)
+{
+    struct source source = {0};
+    if (!source_open_idx(&source, spec, train, problems)) return;
+    const int64_t samples = wanted(spec, train ? "data.train" : "data.test", source.samples, problems);
+    if (train)
+        *sizes = (struct data_sizes){source.features, source.outputs, samples, 0, source.classification, false};
+    else
+        compare_sets(sizes->features, sizes->outputs, source.features, source.outputs, problems);
+    if (!train) sizes->test = samples;
+    source.close(&source);
+}
+
+static void measure_hdf5(MPI_Comm comm, const struct spec *spec, bool test, struct data_sizes *sizes,
+                         struct problems *problems)
+{
+    const char *path = spec_text(spec, "data.file");
+    int64_t X[2] = {0, 0}, Y[2] = {0, 0};
+    sizes->identity = !h5_has(comm, path, "X");
+    sizes->classification = spec_is(spec, "data.targets", "classes");
+    if (!h5_shape(comm, path, "Y", Y, problems)) return;
+    if (!sizes->identity && !h5_shape(comm, path, "X", X, problems)) return;
+    sizes->outputs = Y[0];
+    sizes->train = Y[1];
+    sizes->features = sizes->identity ? Y[1] : X[0];
+    if (!test || !h5_shape(comm, path, "Y_test", Y, problems)) return;
+    if (!sizes->identity && !h5_shape(comm, path, "X_test", X, problems)) return;
+    sizes->test = Y[1];
+    compare_sets(sizes->features, sizes->outputs, sizes->identity ? Y[1] : X[0], Y[0], problems);
+}
+
+bool data_measure(MPI_Comm comm, const struct spec *spec, struct data_sizes *sizes, struct problems *problems)
+{
+    const char *kind = spec_text(spec, "data.kind");
+    int rank;
+    MPI_Comm_rank(comm, &rank);
+    *sizes = (struct data_sizes){0};
+    check_test_files(spec, problems);
+    if (!problems_none(problems, comm)) return false;
+    const bool test = wants_test(comm, spec);
+    if (strcmp(kind, "low_rank_matrix") == 0) {
+        const int64_t cols = spec_int(spec, "data.cols");
+        generated_rank_fits(spec, problems);
+        *sizes = (struct data_sizes){cols, spec_int(spec, "data.rows"), cols, 0, false, true};
+    } else if (strcmp(kind, "gaussian") == 0) {
+        *sizes = (struct data_sizes){spec_int(spec, "data.features"),
+                                     spec_int(spec, "data.outputs"),
+                                     spec_int(spec, "data.train"),
+                                     test ? spec_int(spec, "data.test") : 0,
+                                     spec_is(spec, "data.targets", "classes"),
+                                     false};
+    } else if (strcmp(kind, "hdf5") == 0) {
+        measure_hdf5(comm, spec, test, sizes, problems);
+    } else if (rank == 0) {
+        measure_source(spec, true, sizes, problems);
+        if (test && problems->count == 0) measure_source(spec, false, sizes, problems);
+    }
+    MPI_Bcast(sizes, sizeof *sizes, MPI_BYTE, 0, comm);
+    if (problems->count == 0) can_be_transformed(spec, sizes->identity, problems);
+    return problems_none(problems, comm);
+}
+
+int64_t data_bytes(const struct grid *grid, const struct spec *spec, const struct data_sizes *sizes)
+{
+    const char *kind = spec_text(spec, "data.kind");
+    const int64_t length = sizes->features + sizes->outputs;
+    int64_t load = 0;
+    if (strcmp(kind, "hdf5") == 0) {
+        load = dmat_slab_bytes(grid, sizes->identity ? sizes->outputs : sizes->features, sizes->train);
+    } else if (strcmp(kind, "low_rank_matrix") == 0) {
+        const int64_t m = sizes->outputs, n = sizes->features, least = m < n ? m : n;
+        const int rank = to_int(spec_int(spec, "data.rank"));
+        const int64_t mloc = (m + grid->size - 1) / grid->size, nloc = (n + grid->size - 1) / grid->size;
+        load = 8 * (dmat_local_size(grid, m, n) + rank * (mloc + nloc)) + krylov_bytes(least, rank, mloc, nloc);
+    } else if (strcmp(kind, "gaussian") != 0) {
+        load = 8 * length * BATCH_OF_SAMPLES;
+    }
+    const bool whitens = spec_applies(spec, "data.whiten") && spec_bool(spec, "data.whiten");
+    const int64_t whiten = whitens ? whiten_bytes(grid, sizes->features, sizes->train, sizes->test) : 0;
+    return load > whiten ? load : whiten;
 }

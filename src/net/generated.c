@@ -68,15 +68,21 @@ static void assemble(const struct linop *A, const struct triplets *T, struct dma
     memory_free(u);
 }
 
+bool generated_rank_fits(const struct spec *spec, struct problems *problems)
+{
+    const int64_t rows = spec_int(spec, "data.rows"), cols = spec_int(spec, "data.cols");
+    const int64_t rank = spec_int(spec, "data.rank");
+    if (rank <= rows && rank <= cols) return true;
+    spec_problem(spec, problems, "data.rank", "is %lld, larger than the %lld × %lld matrix allows", (long long)rank,
+                 (long long)rows, (long long)cols);
+    return false;
+}
+
 struct dataset *generated_low_rank_matrix(const struct grid *grid, const struct spec *spec, struct problems *problems)
 {
     const int64_t rows = spec_int(spec, "data.rows"), cols = spec_int(spec, "data.cols");
     const int64_t rank = spec_int(spec, "data.rank");
-    if (rank > rows || rank > cols) {
-        spec_problem(spec, problems, "data.rank", "is %lld, larger than the %lld × %lld matrix allows", (long long)rank,
-                     (long long)rows, (long long)cols);
-        return NULL;
-    }
+    if (!generated_rank_fits(spec, problems)) return NULL;
     const uint64_t seed = (uint64_t)spec_int(spec, "run.seed");
     struct dataset *set = NEW(struct dataset, 1);
     set->features = set->samples = cols;

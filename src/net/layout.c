@@ -24,32 +24,39 @@ static double traffic(const struct spec *spec, int nprow, int npcol)
     return sum;
 }
 
-struct grid *layout_create(MPI_Comm comm, const struct spec *spec, struct problems *problems)
+bool layout_choose(const struct spec *spec, int size, int *nprow, int *npcol, struct problems *problems)
 {
-    int size, best = 0;
+    int best = 0;
     double least = 0;
-    MPI_Comm_size(comm, &size);
     const bool rows_auto = spec_is(spec, "grid.rows", "auto"), cols_auto = spec_is(spec, "grid.cols", "auto");
-    for (int nprow = 1; nprow <= size; nprow++) {
-        if (size % nprow != 0) continue;
-        if (!rows_auto && spec_int(spec, "grid.rows") != nprow) continue;
-        if (!cols_auto && spec_int(spec, "grid.cols") != size / nprow) continue;
-        const double moved = traffic(spec, nprow, size / nprow);
+    for (int rows = 1; rows <= size; rows++) {
+        if (size % rows != 0) continue;
+        if (!rows_auto && spec_int(spec, "grid.rows") != rows) continue;
+        if (!cols_auto && spec_int(spec, "grid.cols") != size / rows) continue;
+        const double moved = traffic(spec, rows, size / rows);
         if (best && moved >= least) continue;
-        best = nprow;
+        best = rows;
         least = moved;
     }
-    if (!best) {
-        const char *key = rows_auto ? "grid.cols" : "grid.rows";
-        if (rows_auto || cols_auto)
-            spec_problem(spec, problems, key, "%lld does not divide the number of ranks, %d",
-                         (long long)spec_int(spec, key), size);
-        else
-            spec_problem(spec, problems, key, "%lld × %lld is not the number of ranks, %d",
-                         (long long)spec_int(spec, "grid.rows"), (long long)spec_int(spec, "grid.cols"), size);
-        return NULL;
-    }
-    struct grid *grid = grid_create(comm, best, size / best, to_int(spec_int(spec, "grid.block")));
+    *nprow = best;
+    *npcol = best ? size / best : 0;
+    if (best) return true;
+    const char *key = rows_auto ? "grid.cols" : "grid.rows";
+    if (rows_auto || cols_auto)
+        spec_problem(spec, problems, key, "%lld does not divide the number of ranks, %d",
+                     (long long)spec_int(spec, key), size);
+    else
+        spec_problem(spec, problems, key, "%lld × %lld is not the number of ranks, %d",
+                     (long long)spec_int(spec, "grid.rows"), (long long)spec_int(spec, "grid.cols"), size);
+    return false;
+}
+
+struct grid *layout_create(MPI_Comm comm, const struct spec *spec, struct problems *problems)
+{
+    int size, nprow, npcol;
+    MPI_Comm_size(comm, &size);
+    if (!layout_choose(spec, size, &nprow, &npcol, problems)) return NULL;
+    struct grid *grid = grid_create(comm, nprow, npcol, to_int(spec_int(spec, "grid.block")));
     grid->gemm = spec_is(spec, "grid.gemm", "panel") ? GRID_GEMM_PANEL : GRID_GEMM_PDGEMM;
     return grid;
 }

@@ -116,15 +116,25 @@ static void set_layers(struct model *model, const struct spec *spec, struct prob
     }
 }
 
-struct model *model_create(const struct grid *grid, const struct spec *spec, int64_t features, int64_t outputs,
-                           struct problems *problems)
+struct model *model_outline(const struct grid *grid, const struct spec *spec, int64_t features, int64_t outputs,
+                            struct problems *problems)
 {
+    const int before = problems->count;
     struct model *model = NEW(struct model, 1);
     model->grid = grid;
     model->depth = model_widths(spec, features, outputs, &model->width, problems);
     model->layer = NEW(struct layer, model->depth);
     if (model->depth > 0) set_layers(model, spec, problems);
+    if (problems->count > before) model_destroy(&model);
+    return model;
+}
+
+struct model *model_create(const struct grid *grid, const struct spec *spec, int64_t features, int64_t outputs,
+                           struct problems *problems)
+{
+    struct model *model = model_outline(grid, spec, features, outputs, problems);
     if (problems_none(problems, grid->comm)) {
+        ensure(model);
         model->params = params_create(model);
         init_fill(model, spec, problems);
     }
@@ -142,6 +152,20 @@ void model_destroy(struct model **model)
     *model = NULL;
 }
 
+/* Local elements of a layer's weights and bias. */
+static int64_t layer_size(const struct grid *grid, const struct layer *layer)
+{
+    return dmat_local_size(grid, layer->n_out, layer->n_in) +
+           (layer->bias ? dmat_local_size(grid, layer->n_out, 1) : 0);
+}
+
+int64_t params_size(const struct model *model)
+{
+    int64_t size = 0;
+    for (int l = 0; l < model->depth; l++) size += layer_size(model->grid, &model->layer[l]);
+    return size;
+}
+
 struct params *params_create(const struct model *model)
 {
     const struct grid *grid = model->grid;
@@ -151,11 +175,7 @@ struct params *params_create(const struct model *model)
     p->W = NEW(struct dmat *, p->depth);
     p->b = NEW(struct dmat *, p->depth);
     p->start = NEW(int64_t, p->depth + 1);
-    for (int l = 0; l < p->depth; l++) {
-        const struct layer *layer = &model->layer[l];
-        p->start[l + 1] = p->start[l] + dmat_local_size(grid, layer->n_out, layer->n_in) +
-                          (layer->bias ? dmat_local_size(grid, layer->n_out, 1) : 0);
-    }
+    for (int l = 0; l < p->depth; l++) p->start[l + 1] = p->start[l] + layer_size(grid, &model->layer[l]);
     p->size = p->start[p->depth];
     p->local = NEW(double, p->size);
     for (int l = 0; l < p->depth; l++) {

@@ -32,6 +32,15 @@ static int64_t keep(double *sigma, int64_t k, double floor)
     return kept;
 }
 
+int64_t whiten_bytes(const struct grid *grid, int64_t d, int64_t train, int64_t test)
+{
+    const int64_t k = d < train ? d : train;
+    const int64_t factors = 2 * dmat_local_size(grid, d, k) + dmat_local_size(grid, k, train);
+    const int64_t map = test > 0 ? 8 * (dmat_local_size(grid, d, d) + dmat_local_size(grid, d, test)) : 0;
+    const int64_t svd = factor_svd_bytes(grid, d, train);
+    return 8 * factors + (svd > map ? svd : map);
+}
+
 /* The SVD itself, not the Gram matrix: U Vᵀ is exact to rounding even where X is badly conditioned. */
 void whiten_apply(struct data *data, double floor)
 {

@@ -127,6 +127,13 @@ int record_quantity(struct record_group *group, const struct quantity *quantity)
     return group->nseries++;
 }
 
+int64_t record_row_bytes(const struct record_group *group)
+{
+    int64_t values = 2; /* step and time */
+    for (int i = 0; i < group->nseries; i++) values += group->series[i].width;
+    return 8 * values;
+}
+
 /* ---------------------------------------------------------------- rows */
 
 static void grow(struct record_group *group)

@@ -244,6 +244,25 @@ static void archive(struct probe *probe, const struct model *model, struct archi
     }
 }
 
+static void need(const struct probe *probe, const struct model *model, struct probe_need *need)
+{
+    const struct spectrum *s = probe->state;
+    need->count = s->count;
+    need->solve = NEW(struct probe_solve, s->count);
+    need->copies = s->of == PROBE_OF_UPDATE;
+    for (int k = 0; k < s->count; k++) {
+        const bool product = s->of == PROBE_OF_PRODUCT;
+        const int last = product ? model->depth : k + 1;
+        struct probe_solve *solve = &need->solve[k];
+        *solve = (struct probe_solve){.m = model->width[last],
+                                      .n = model->width[k],
+                                      .factors = last - k,
+                                      .rank = s->full ? 0 : s->rank[k],
+                                      .kept = s->full ? 0 : 1};
+        for (int l = k + 1; l <= last; l++) solve->elements += model->width[l] * model->width[l - 1];
+    }
+}
+
 static void snapshot(const struct probe *probe, struct h5 *file)
 {
     const struct spectrum *s = probe->state;
@@ -281,5 +300,6 @@ const struct probe_kind probe_spectrum = {.name = "spectrum",
                                           .measure = measure,
                                           .snapshot = snapshot,
                                           .archive = archive,
+                                          .need = need,
                                           .summary = summary,
                                           .destroy = destroy};

@@ -260,6 +260,20 @@ static void archive(struct probe *probe, const struct model *model, struct archi
     }
 }
 
+static void need(const struct probe *probe, const struct model *model, struct probe_need *need)
+{
+    const struct subspace *s = probe->state;
+    need->count = s->depth;
+    need->solve = NEW(struct probe_solve, s->depth);
+    need->copies = s->of == PROBE_OF_UPDATE;
+    for (int l = 1; l <= s->depth; l++) {
+        const int64_t m = model->width[l], n = model->width[l - 1], least = m < n ? m : n;
+        const int k = s->layer[l - 1].rank;
+        need->solve[l - 1] = (struct probe_solve){
+            .m = m, .n = n, .elements = m * n, .factors = 1, .rank = k < least ? k + 1 : k, .kept = 2};
+    }
+}
+
 static void snapshot(const struct probe *probe, struct h5 *file)
 {
     const struct subspace *s = probe->state;
@@ -293,5 +307,6 @@ const struct probe_kind probe_subspace = {.name = "subspace",
                                           .measure = measure,
                                           .snapshot = snapshot,
                                           .archive = archive,
+                                          .need = need,
                                           .summary = summary,
                                           .destroy = destroy};

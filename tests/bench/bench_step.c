@@ -80,7 +80,8 @@ static int64_t bytes_by_count(const struct training *t)
     const struct grid *grid = t->model->grid;
     const int64_t data = dmat_local_size(grid, t->data->features, t->data->samples) +
                          dmat_local_size(grid, t->data->outputs, t->data->samples);
-    return (2 * t->model->params->size + data) * (int64_t)sizeof(double) + backprop_bytes(t->backprop);
+    return (2 * t->model->params->size + data) * (int64_t)sizeof(double) +
+           backprop_bytes(t->model, backprop_columns(grid, t->data->samples, 0));
 }
 
 static void measure(struct training *t, int width)

@@ -1,0 +1,347 @@
+/* estimate_work: what there is to do in a run, part by part, on the rank with the largest share. */
+#include "app/estimate.h"
+
+#include "base/memory.h"
+#include "dist/factor.h"
+#include "dist/krylov.h"
+#include "net/backprop.h"
+#include "train/optimizer.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---------------------------------------------------------------- adding up */
+
+static void add(struct estimate *e, enum timer_part part, enum estimate_rate rate, double amount)
+{
+    e->amount[part][rate] += amount;
+}
+
+static double flops_of(enum estimate_kind kind, int64_t m, int64_t n, int64_t k)
+{
+    const double a = (double)m, b = (double)n, small = a < b ? a : b, large = a < b ? b : a;
+    switch (kind) {
+    case KERNEL_PRODUCT:
+        return 2 * a * b * (double)k;
+    case KERNEL_SPECTRUM:
+        return 4 * small * small * (large - small / 3);
+    case KERNEL_KRYLOV: /* numbers read: the matrix, and half of the vectors of one side */
+        return a * b + krylov_need(to_int(small), to_int(k)).basis * (a + b) / 2;
+    case KERNEL_QR:
+        return 4 * small * small * (large - small / 3);
+    case KERNEL_SVD:
+        return 22 * small * small * large;
+    }
+    bug("no such kernel");
+}
+
+double estimate_size(const struct estimate_kernel *k)
+{
+    return flops_of(k->kind, k->m, k->n, k->k);
+}
+
+/* `calls` of a kernel in a part; equal ones are one. */
+static void add_kernel(struct estimate *e, enum timer_part part, struct estimate_kernel new, double calls)
+{
+    if (new.m <= 0 || new.n <= 0 || calls <= 0) return;
+    int i = 0;
+    for (; i < e->kernels; i++) {
+        const struct estimate_kernel *old = &e->kernel[i];
+        if (old->kind == new.kind && old->ta == new.ta && old->tb == new.tb && old->m == new.m && old->n == new.n &&
+            old->k == new.k)
+            break;
+    }
+    if (i == e->kernels) {
+        e->kernel = memory_grow(e->kernel, (size_t)e->kernels, (size_t)e->kernels + 1, sizeof *e->kernel);
+        e->kernel[e->kernels++] = new;
+        e->kernel[i].size = estimate_size(&new);
+    }
+    e->kernel[i].calls[part] += calls;
+}
+
+static double share(const struct estimate *e, int64_t m, int64_t n)
+{
+    return (double)dmat_local_size(&e->grid, m, n);
+}
+
+/* Messages of a reduction or a broadcast among so many processes. */
+static double rounds(int procs)
+{
+    return ceil(log2((double)procs));
+}
+
+static void add_product(struct estimate *e, enum timer_part part, const struct product *p, double times)
+{
+    const struct gemm_need need = gemm_need(&e->grid, p->ta, p->tb, p->m, p->n, p->k);
+    add_kernel(e, part,
+               (struct estimate_kernel){
+                   .kind = KERNEL_PRODUCT, .ta = p->ta, .tb = p->tb, .m = need.m, .n = need.n, .k = need.k},
+               need.panels * times);
+    add(e, part, RATE_MESSAGE, need.messages * times);
+    add(e, part, RATE_SENT, need.received * times);
+    add(e, part, RATE_STREAM, need.copied * times);
+}
+
+/* ---------------------------------------------------------------- passes through the network */
+
+/* Element-wise work of the forward pass over `columns` columns. */
+static void add_forward(struct estimate *e, enum timer_part part, int64_t columns, double times)
+{
+    for (int l = 1; l <= e->model->depth; l++) {
+        const struct layer *layer = &e->model->layer[l - 1];
+        const double size = times * share(e, e->model->width[l], columns);
+        if (l == 1 && e->data.identity) add(e, part, RATE_STREAM, 16 * size);
+        if (layer->bias) add(e, part, RATE_STREAM, 16 * size);
+        if (layer->bias) add(e, part, RATE_MESSAGE, times * rounds(e->grid.npcol));
+        if (layer->activation != ACTIVATION_LINEAR) add(e, part, RATE_ACTIVATE, size);
+        if (layer->skip >= 0) add(e, part, RATE_STREAM, (layer->scale != 1 ? 40 : 24) * size);
+    }
+}
+
+static void add_backward(struct estimate *e, enum timer_part part, int64_t columns, double times)
+{
+    for (int l = 1; l <= e->model->depth; l++) {
+        const struct layer *layer = &e->model->layer[l - 1];
+        const double size = times * share(e, e->model->width[l], columns);
+        const bool derivative = layer->activation != ACTIVATION_LINEAR || layer->scale != 1;
+        if (derivative) add(e, part, RATE_STREAM, 24 * size);
+        if (l == 1 && e->data.identity) add(e, part, RATE_STREAM, 16 * size);
+        if (layer->bias) add(e, part, RATE_STREAM, 8 * size);
+        if (layer->bias) add(e, part, RATE_MESSAGE, times * rounds(e->grid.npcol));
+        if (layer->skip > 0) add(e, part, RATE_STREAM, 24 * size);
+    }
+}
+
+static void add_chunk(struct estimate *e, enum timer_part part, int64_t columns, bool gradient, double times)
+{
+    struct product *list = NEW(struct product, 3 * e->model->depth);
+    const int count = backprop_products(e->model, columns, e->data.identity, gradient, list);
+    for (int i = 0; i < count; i++) add_product(e, part, &list[i], times);
+    memory_free(list);
+    add_forward(e, part, columns, times);
+    if (gradient) add_backward(e, part, columns, times);
+    add(e, part, gradient ? RATE_LOSS : RATE_SCORE, times * share(e, e->data.outputs, columns));
+    add(e, part, RATE_MESSAGE, times * rounds(e->grid.nprow) * (gradient ? 1 : 2));
+}
+
+/* A pass over `samples` columns, as many at a time as there is work space for. */
+static void add_pass(struct estimate *e, enum timer_part part, int64_t samples, bool gradient, double times)
+{
+    const int64_t whole = samples / e->chunk, rest = samples % e->chunk;
+    if (whole > 0) add_chunk(e, part, e->chunk, gradient, times * (double)whole);
+    if (rest > 0) add_chunk(e, part, rest, gradient, times);
+}
+
+/* ---------------------------------------------------------------- parts of the run */
+
+/* Columns are copied; between processes, packed, sent and unpacked. */
+static void add_batch(struct estimate *e, double times)
+{
+    const double size =
+        times * (share(e, e->data.features, e->batches.columns) + share(e, e->data.outputs, e->batches.columns));
+    const double others = e->grid.npcol - 1, steps_an_epoch = floor((double)e->data.train / (double)e->batches.columns);
+    if (spec_bool(e->spec, "train.online")) {
+        add(e, TIMER_GRADIENT, RATE_NORMAL, size);
+        return;
+    }
+    add(e, TIMER_GRADIENT, RATE_STREAM, 16 * size * (others > 0 ? 2 : 1));
+    add(e, TIMER_GRADIENT, RATE_MESSAGE, 2 * times * others);
+    add(e, TIMER_GRADIENT, RATE_SENT, 8 * size * others / (others + 1));
+    add(e, TIMER_GRADIENT, RATE_NORMAL, times / steps_an_epoch * (double)e->data.train);
+}
+
+static void count_steps(struct estimate *e)
+{
+    const double gradients = (double)e->steps + 1, updates = (double)e->steps, weights = (double)params_size(e->model);
+    if (!spec_is(e->spec, "train.batch", "full")) add_batch(e, gradients);
+    add_pass(e, TIMER_GRADIENT, e->batches.columns, true, gradients);
+    add(e, TIMER_GRADIENT, RATE_SUM, weights * gradients);
+    add(e, TIMER_GRADIENT, RATE_STEP, gradients);
+    add(e, TIMER_GRADIENT, RATE_MESSAGE, rounds(e->grid.size) * gradients);
+    add(e, TIMER_UPDATE, RATE_UPDATE, weights * updates);
+    if (probes_need_previous(e->probes, e->steps, true)) add(e, TIMER_UPDATE, RATE_STREAM, 16 * weights * updates);
+}
+
+static void count_evaluations(struct estimate *e)
+{
+    const double times = (double)e->evaluations;
+    if (e->data.classification || !spec_is(e->spec, "train.batch", "full"))
+        add_pass(e, TIMER_EVALUATE, e->data.train, false, times);
+    if (e->data.test > 0) add_pass(e, TIMER_EVALUATE, e->data.test, false, times);
+    add(e, TIMER_EVALUATE, RATE_MESSAGE, 2 * rounds(e->grid.size) * times);
+}
+
+/* Full spectra: each matrix is gathered on a rank of its own and solved there, those of different ranks at the same
+ * time; the rank with the most to do counts. */
+static void add_spectra(struct estimate *e, const struct probe_need *need, double times)
+{
+    int slowest = 0;
+    double most = 0;
+    for (int solver = 0; solver < e->grid.size && solver < need->count; solver++) {
+        double sum = 0;
+        for (int i = solver; i < need->count; i += e->grid.size)
+            if (need->solve[i].rank == 0) sum += flops_of(KERNEL_SPECTRUM, need->solve[i].m, need->solve[i].n, 0);
+        if (sum > most) slowest = solver;
+        if (sum > most) most = sum;
+    }
+    for (int i = 0; i < need->count; i++) {
+        const struct probe_solve *s = &need->solve[i];
+        if (s->rank > 0) continue;
+        const double size = (double)(s->m * s->n), others = e->grid.size - 1;
+        const bool gathers = factor_gathers(s->m, s->n);
+        if (!gathers || i % e->grid.size == slowest)
+            add_kernel(e, TIMER_PROBES, (struct estimate_kernel){.kind = KERNEL_SPECTRUM, .m = s->m, .n = s->n},
+                       gathers ? times : times / e->grid.size);
+        add(e, TIMER_PROBES, RATE_STREAM, times * 32 * size);
+        add(e, TIMER_PROBES, RATE_MESSAGE, times * others);
+        add(e, TIMER_PROBES, RATE_SENT, times * 8 * size * others / e->grid.size);
+    }
+}
+
+/* A product gathers a vector down the column and adds up along the row; a step of the iteration makes one product with
+ * the matrix and one with its transpose, and sums up twice over all ranks to orthogonalise each. */
+static void add_krylov(struct estimate *e, enum timer_part part, const struct probe_solve *s, double times)
+{
+    const struct grid *grid = &e->grid;
+    const int64_t least = s->m < s->n ? s->m : s->n;
+    const double products = times * krylov_need(least, s->rank).products;
+    const int64_t rows = s->elements / s->n; /* of one matrix with as many elements as all factors */
+    add_kernel(e, part,
+               (struct estimate_kernel){.kind = KERNEL_KRYLOV,
+                                        .m = grid_count(rows, grid->block, 0, 0, grid->nprow),
+                                        .n = grid_count(s->n, grid->block, 0, 0, grid->npcol),
+                                        .k = s->rank},
+               products);
+    add(e, part, RATE_MESSAGE,
+        products * (s->factors * (rounds(grid->nprow) + rounds(grid->npcol)) + 3 * rounds(grid->size)));
+    if (s->kept > 1) /* angles to the reference, alignment with the next layer: passes over the vectors */
+        add(e, part, RATE_STREAM, times * 8 * 16 * s->rank * (double)(s->m + s->n) / grid->size);
+}
+
+static void count_probes(struct estimate *e)
+{
+    for (int i = 0; i < e->probes->count; i++) {
+        const struct estimate_probe *p = &e->probe[i];
+        const double times = (double)p->times;
+        add_spectra(e, &p->need, times);
+        for (int k = 0; k < p->need.count; k++) {
+            const struct probe_solve *s = &p->need.solve[k];
+            if (s->rank > 0) add_krylov(e, TIMER_PROBES, s, times);
+            add(e, TIMER_PROBES, RATE_SUM, times * share(e, s->m, s->n));
+            if (p->need.copies) add(e, TIMER_PROBES, RATE_STREAM, times * 40 * share(e, s->m, s->n));
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- set-up */
+
+/* A blocked factorisation with `part` of the work of making orthonormal columns, shared by all ranks. */
+static void add_qr(struct estimate *e, int64_t m, int64_t n, double part)
+{
+    const int64_t tall = m < n ? n : m, narrow = m < n ? m : n;
+    add_kernel(e, TIMER_SETUP, (struct estimate_kernel){.kind = KERNEL_QR, .m = tall, .n = narrow},
+               part / e->grid.size);
+    add(e, TIMER_SETUP, RATE_MESSAGE, part * 4 * (double)narrow * rounds(e->grid.nprow));
+    add(e, TIMER_SETUP, RATE_SENT, part * 8 * share(e, tall, narrow) * rounds(e->grid.npcol));
+}
+
+static void count_whitening(struct estimate *e)
+{
+    const int64_t d = e->data.features, N = e->data.train, k = d < N ? d : N, inner = N > d ? d : N;
+    const struct product products[] = {
+        {'N', 'N', d, N, k}, {'N', 'N', k, N, k}, {'N', 'T', d, d, k}, {'N', 'N', d, e->data.test, d}};
+    if (N > d) add_qr(e, N, d, 1);
+    add_kernel(e, TIMER_SETUP, (struct estimate_kernel){.kind = KERNEL_SVD, .m = d, .n = inner},
+               factor_gathers(d, inner) ? 1 : 1.0 / e->grid.size);
+    for (int i = 0; i < (e->data.test > 0 ? 4 : 2); i++) add_product(e, TIMER_SETUP, &products[i], 1);
+}
+
+static void count_data(struct estimate *e)
+{
+    const char *kind = spec_text(e->spec, "data.kind");
+    const struct data_sizes *d = &e->data;
+    const double samples = (double)(d->train + d->test), length = (double)(d->features + d->outputs);
+    const double local = share(e, d->features, d->train) + share(e, d->outputs, d->train);
+    if (strcmp(kind, "gaussian") == 0) {
+        add(e, TIMER_SETUP, RATE_NORMAL, local * samples / (double)d->train);
+    } else if (strcmp(kind, "low_rank_matrix") == 0) {
+        const struct probe_solve solve = {
+            d->outputs, d->features, d->outputs * d->features, 1, to_int(spec_int(e->spec, "data.rank")), 1};
+        add(e, TIMER_SETUP, RATE_NORMAL, share(e, d->outputs, d->features));
+        add_krylov(e, TIMER_SETUP, &solve, 1);
+        add(e, TIMER_SETUP, RATE_STREAM, 24 * solve.rank * share(e, d->outputs, d->features));
+    } else {
+        const bool images = strcmp(kind, "hdf5") != 0;
+        add(e, TIMER_SETUP, images ? RATE_PIXEL : RATE_DISK, samples * (images ? (double)d->features : 8 * length));
+        add(e, TIMER_SETUP, RATE_SENT, e->grid.size > 1 ? 8 * samples * length : 0);
+        add(e, TIMER_SETUP, RATE_STREAM, 16 * local);
+    }
+    if (spec_applies(e->spec, "data.centre") && spec_bool(e->spec, "data.centre"))
+        add(e, TIMER_SETUP, RATE_STREAM, 32 * local * samples / (double)d->train);
+    if (spec_applies(e->spec, "data.whiten") && spec_bool(e->spec, "data.whiten")) count_whitening(e);
+    if (e->batches.compressed) {
+        const double K = (double)d->outputs;
+        add_qr(e, d->train, d->features, 0.5 + K / (double)d->features);
+    }
+}
+
+static void count_start(struct estimate *e)
+{
+    for (int l = 1; l <= e->model->depth; l++) {
+        const int64_t m = e->model->width[l], n = e->model->width[l - 1];
+        const bool file = spec_is(e->spec, "model.init.kind", "file");
+        add(e, TIMER_SETUP, file ? RATE_DISK : RATE_NORMAL, file ? 8 * (double)(m * n) : share(e, m, n));
+        if (spec_is(e->spec, "model.init.kind", "orthogonal")) add_qr(e, m, n, 1);
+    }
+    add(e, TIMER_SETUP, RATE_TOUCH, (double)e->peak);
+}
+
+/* ---------------------------------------------------------------- files */
+
+static void add_files(struct estimate *e, double files, double bytes, double arrays)
+{
+    add(e, TIMER_OUTPUT, RATE_FILE, files);
+    add(e, TIMER_OUTPUT, RATE_DATASET, files * arrays);
+    add(e, TIMER_OUTPUT, RATE_DISK, files * bytes);
+}
+
+/* A checkpoint closes a part of the metrics, too. */
+static void count_output(struct estimate *e)
+{
+    const struct estimate_disk *d = &e->disk;
+    add_files(e, (double)d->snapshots, (double)d->snapshot, (double)d->snapshot_arrays);
+    add_files(e, (double)d->checkpoints, (double)d->checkpoint, (double)d->checkpoint_arrays);
+    add_files(e, (double)d->checkpoints, 0, (double)d->arrays);
+    add_files(e, 1, 2 * (double)d->metrics, (double)d->arrays);
+}
+
+/* Of the first step, from what was counted for all. */
+static void count_one_step(struct estimate *e)
+{
+    const double *gradient = e->amount[TIMER_GRADIENT], *update = e->amount[TIMER_UPDATE];
+    const double gradients = (double)e->steps + 1, updates = e->steps > 0 ? (double)e->steps : 1;
+    const double update_bytes = 24 + 16 * optimizer_arrays(e->spec);
+    struct product *list = NEW(struct product, 3 * e->model->depth);
+    const int count = backprop_products(e->model, e->batches.columns, e->data.identity, true, list);
+    for (int i = 0; i < count; i++) e->step.flops += flops_of(KERNEL_PRODUCT, list[i].m, list[i].n, list[i].k);
+    memory_free(list);
+    for (int i = 0; i < e->kernels; i++)
+        e->step.mine += e->kernel[i].size * e->kernel[i].calls[TIMER_GRADIENT] / gradients;
+    e->step.traffic =
+        (gradient[RATE_STREAM] + 8 * gradient[RATE_SUM] + 24 * gradient[RATE_ACTIVATE] + 24 * gradient[RATE_LOSS]) /
+            gradients +
+        (update[RATE_STREAM] + update_bytes * update[RATE_UPDATE]) / updates;
+    e->step.messages = gradient[RATE_MESSAGE] / gradients;
+    e->step.received = gradient[RATE_SENT] / gradients;
+}
+
+void estimate_count(struct estimate *e)
+{
+    count_data(e);
+    count_start(e);
+    count_steps(e);
+    count_evaluations(e);
+    count_probes(e);
+    count_output(e);
+    count_one_step(e);
+}
