@@ -7,10 +7,20 @@
 #include "base/spec.h"
 #include "dist/h5.h"
 #include "dist/krylov.h"
+#include "net/backprop.h"
 #include "net/model.h"
 #include "probes/record.h"
 
 #include <stdint.h>
+
+/* What a probe may know of the run before its first step; all borrowed, read-only. For `plan` the model has no
+ * parameters and there is no data. */
+struct setting {
+    const struct spec *spec;
+    const struct model *model;   /* with the weights that training starts from, also at a resume */
+    const struct dataset *train; /* the whole training set, or NULL */
+    const struct loss *loss;
+};
 
 /* What there is to see at one moment of training; all borrowed, read-only. */
 struct moment {
@@ -20,6 +30,8 @@ struct moment {
     const struct model *model;     /* at this step */
     const struct params *gradient; /* at this step, before the update */
     const struct params *previous; /* parameters one update earlier; NULL unless needs_previous asked and step ≥ 1 */
+    const struct dataset *train;   /* the whole training set */
+    struct backprop *backprop;     /* work space, to run the network on data */
 };
 
 /* Matrices that a probe may look at (its `of:`). */
@@ -61,8 +73,11 @@ struct probe_need {
 struct probe_kind {
     const char *name; /* `kind:` in the input */
     /* Collective. Creates probe->state and declares the quantities of its group in the record; problems: EXIT_INPUT. */
-    void (*create)(struct probe *probe, const struct spec *spec, const struct model *model, struct record *record,
+    void (*create)(struct probe *probe, const struct setting *setting, struct record *record,
                    struct problems *problems);
+    /* Local. An update with this learning rate has been made: for theories that follow the training step by step; may
+     * be NULL. */
+    void (*advance)(struct probe *probe, double lr);
     /* Collective. Measures; puts its quantities into the record's current row. */
     void (*measure)(struct probe *probe, const struct moment *moment, struct record *record);
     /* Collective. Writes vectors of the last measurement into a snapshot, below group probe->name; may be NULL. */
@@ -72,6 +87,8 @@ struct probe_kind {
     void (*archive)(struct probe *probe, const struct model *model, struct archive *archive);
     /* Local. What a measurement takes, for `plan`; the model may have no parameters. */
     void (*need)(const struct probe *probe, const struct model *model, struct probe_need *need);
+    /* Local. The run has come to its end: records theory checks (record_check); may be NULL. */
+    void (*check)(const struct probe *probe, struct record *record);
     /* Root only. Says in a few lines what was measured last, at the end of a run; may be NULL. */
     void (*summary)(const struct probe *probe, const struct record *record);
     void (*destroy)(struct probe *probe); /* Local. Frees probe->state */
@@ -95,8 +112,7 @@ struct probes {
 };
 
 /* Collective on the grid. Creates every probe of the input. Problems on every rank. */
-struct probes *probes_create(const struct spec *spec, const struct model *model, struct record *record,
-                             struct problems *problems);
+struct probes *probes_create(const struct setting *setting, struct record *record, struct problems *problems);
 void probes_destroy(struct probes **probes);
 
 /* Local. Whether a probe measures at `step`: step divisible by every, or the last step. */
@@ -107,6 +123,12 @@ bool probes_need_previous(const struct probes *probes, int64_t step, bool last);
 
 /* Collective on the grid. Measures with every probe that is due. */
 void probes_measure(struct probes *probes, const struct moment *moment, bool last, struct record *record);
+
+/* Local. Tells all probes of an update. */
+void probes_advance(struct probes *probes, double lr);
+
+/* Local. The theory checks of all probes, at the end of a run. */
+void probes_check(const struct probes *probes, struct record *record);
 
 /* Collective on the grid. Saves or restores the state of all probes. */
 void probes_archive(struct probes *probes, const struct model *model, struct archive *archive);

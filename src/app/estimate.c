@@ -274,7 +274,7 @@ struct estimate *estimate_create(MPI_Comm comm, const struct spec *spec, int ran
     if (e->model) {
         e->batches = batches_need(spec, e->model, &e->data, problems);
         e->record = record_create(true);
-        e->probes = probes_create(spec, e->model, e->record, problems);
+        e->probes = probes_create(&(struct setting){.spec = spec, .model = e->model}, e->record, problems);
     }
     if (!problems_none(problems, comm)) {
         estimate_destroy(&e);

@@ -89,9 +89,9 @@ static bool name_is_free(const struct probes *probes, const char *name)
            strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") == strlen(name);
 }
 
-struct probes *probes_create(const struct spec *spec, const struct model *model, struct record *record,
-                             struct problems *problems)
+struct probes *probes_create(const struct setting *setting, struct record *record, struct problems *problems)
 {
+    const struct spec *spec = setting->spec;
     struct probes *probes = NEW(struct probes, 1);
     const int count = spec_count(spec, "probes");
     probes->probe = NEW(struct probe, count);
@@ -115,9 +115,9 @@ struct probes *probes_create(const struct spec *spec, const struct model *model,
         probe->seed = (uint64_t)spec_int(spec, "run.seed");
         snprintf(path, sizeof path, "%s.every", key);
         probe->every = spec_int(spec, path);
-        probe->kind->create(probe, spec, model, record, problems);
+        probe->kind->create(probe, setting, record, problems);
     }
-    if (!problems_none(problems, model->grid->comm)) probes_destroy(&probes);
+    if (!problems_none(problems, setting->model->grid->comm)) probes_destroy(&probes);
     return probes;
 }
 
@@ -155,6 +155,18 @@ void probes_measure(struct probes *probes, const struct moment *moment, bool las
         record_row(probe->group, moment->step, moment->time);
         probe->kind->measure(probe, moment, record);
     }
+}
+
+void probes_advance(struct probes *probes, double lr)
+{
+    for (int i = 0; i < probes->count; i++)
+        if (probes->probe[i].kind->advance) probes->probe[i].kind->advance(&probes->probe[i], lr);
+}
+
+void probes_check(const struct probes *probes, struct record *record)
+{
+    for (int i = 0; i < probes->count; i++)
+        if (probes->probe[i].kind->check) probes->probe[i].kind->check(&probes->probe[i], record);
 }
 
 void probes_archive(struct probes *probes, const struct model *model, struct archive *archive)

@@ -82,9 +82,10 @@ static void declare(struct subspace *s, struct probe *probe, struct record *reco
                                                            .dims = {"interface", "left_index", "right_index"}});
 }
 
-static void create(struct probe *probe, const struct spec *spec, const struct model *model, struct record *record,
-                   struct problems *problems)
+static void create(struct probe *probe, const struct setting *setting, struct record *record, struct problems *problems)
 {
+    const struct spec *spec = setting->spec;
+    const struct model *model = setting->model;
     char key[128];
 #define KEY(name) (snprintf(key, sizeof key, "%s." name, probe->key), key)
     struct subspace *s = probe->state = NEW(struct subspace, 1);

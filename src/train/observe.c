@@ -112,6 +112,8 @@ static void measure(struct trainer *t, bool last)
                                   .loss = t->loss,
                                   .model = t->model,
                                   .gradient = t->gradient,
+                                  .train = t->data->train,
+                                  .backprop = t->backprop,
                                   .previous = t->has_previous ? t->previous : NULL};
     probes_measure(t->probes, &moment, last, t->record);
     timer_add(TIMER_PROBES, since);
@@ -254,6 +256,7 @@ int observe_end(struct trainer *t, const struct rundir *rundir, struct problems 
     if (t->stop) return conclude_stop(t, rundir, problems);
     const double since = timer_now();
     struct problems own = {0};
+    if (problems->count == 0) probes_check(t->probes, t->record);
     write_metrics(t, rundir, &own);
     if (problems_join(&own, t->grid->comm, problems)) restart_end(t, rundir);
     timer_add(TIMER_OUTPUT, since);

@@ -35,6 +35,7 @@ static void update(struct trainer *t)
         memcpy(t->previous->local, t->model->params->local, (size_t)t->previous->size * sizeof(double));
     }
     optimizer_step(t->optimizer, t->model, t->gradient, lr);
+    probes_advance(t->probes, lr);
     t->time += lr;
     t->step++;
     timer_add(TIMER_UPDATE, since);
@@ -105,7 +106,7 @@ static bool prepare(struct trainer *t, struct problems *problems)
     t->record = record_create(t->grid->rank == 0);
     observe_prepare(t);
     restart_prepare(t);
-    t->probes = probes_create(t->spec, t->model, t->record, problems);
+    t->probes = probes_create(&(struct setting){t->spec, t->model, t->data->train, &t->loss_kind}, t->record, problems);
     if (!t->batches || !t->probes) return false;
     t->optimizer = optimizer_create(t->model, t->spec);
     t->gradient = params_create(t->model);

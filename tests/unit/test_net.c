@@ -436,7 +436,7 @@ static void check_gradient(const struct grid *grid, const char *text, bool ident
         assert_true(accuracy >= 0 && accuracy <= 1);
     else
         assert_true(isnan(accuracy));
-    assert_true(backprop_bytes(b) >= 0);
+    assert_true(backprop_bytes(model, backprop_columns(grid, data->samples, chunk)) > 0);
     for (int l = 0; l < 2 * model->depth; l++) {
         struct dmat *part = l % 2 ? direction->b[l / 2] : direction->W[l / 2];
         if (!part) continue;
