@@ -42,6 +42,10 @@ struct parsimony {
 struct parsimony *parsimony_create(enum parsimony_case kind, const struct dmat *const *W, int depth,
                                    const struct dmat *matrix, int rank, uint64_t seed, struct problems *problems);
 
+/* Collective on the grid. Saves or restores the subspaces; *p may be NULL, and is created or destroyed to be what was
+ * saved. `like` is any matrix of the grid. */
+void parsimony_archive(struct parsimony **p, const struct dmat *like, struct archive *archive);
+
 /* Local. Frees it and sets *p to NULL. */
 void parsimony_destroy(struct parsimony **p);
 

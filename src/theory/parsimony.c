@@ -6,6 +6,7 @@
 #include "dist/random.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static const double SAME_DIRECTION = 1e-8; /* singular values of B below this: directions that are there already */
@@ -142,6 +143,56 @@ struct parsimony *parsimony_create(enum parsimony_case kind, const struct dmat *
     dmat_destroy(&right);
     if (!problems_none(problems, matrix->grid->comm)) parsimony_destroy(&p);
     return p;
+}
+
+/* The sizes, from which a restored one is made. */
+static void archive_sizes(struct parsimony *p, struct archive *archive)
+{
+    int64_t kind = p->kind, depth = p->depth, q = p->q, candidates = p->candidates;
+    archive_int(archive, "case", &kind);
+    archive_int(archive, "depth", &depth);
+    archive_int(archive, "order", &q);
+    archive_int(archive, "candidates", &candidates);
+    p->kind = (enum parsimony_case)kind;
+    p->depth = to_int(depth);
+    p->blocks = p->kind == PARSIMONY_OUTPUTS ? p->depth - 1 : p->depth;
+    p->q = to_int(q);
+    p->candidates = to_int(candidates);
+}
+
+static void make_room(struct parsimony *p, const struct grid *grid, const int64_t *height)
+{
+    p->epsilon = NEW(double, p->depth);
+    p->singular = NEW(double, p->candidates);
+    p->V = NEW(struct dmat *, p->blocks + 1);
+    for (int l = 0; l <= p->blocks; l++) p->V[l] = dmat_create(grid, height[l], p->q);
+}
+
+void parsimony_archive(struct parsimony **parsimony, const struct dmat *like, struct archive *archive)
+{
+    const bool there = archive_flag(archive, "law", *parsimony != NULL);
+    if (archive_loading(archive)) parsimony_destroy(parsimony);
+    if (!there) return;
+    const bool loading = archive_loading(archive);
+    if (loading) *parsimony = NEW(struct parsimony, 1);
+    struct parsimony *p = *parsimony;
+    archive_sizes(p, archive);
+    int64_t *height = NEW(int64_t, p->blocks + 1);
+    for (int l = 0; l <= p->blocks; l++) {
+        char name[32];
+        snprintf(name, sizeof name, "height_%d", l);
+        if (!loading) height[l] = p->V[l]->m;
+        archive_int(archive, name, &height[l]);
+    }
+    if (loading) make_room(p, like->grid, height);
+    archive_reals(archive, "epsilon", p->depth, p->epsilon);
+    archive_reals(archive, "singular", p->candidates, p->singular);
+    for (int l = 0; l <= p->blocks; l++) {
+        char name[32];
+        snprintf(name, sizeof name, "V%d", l + 1);
+        archive_matrix(archive, name, p->V[l]);
+    }
+    memory_free(height);
 }
 
 void parsimony_destroy(struct parsimony **parsimony)
