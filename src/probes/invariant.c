@@ -1,5 +1,7 @@
 /* invariant: the law of parsimony (arXiv 2306.01154) held against training: the blocks U_lᵀ W_l V_l, the scalar ρ_l on
  * their complement and its theory, and what of W_l is neither. */
+#include "invariant_private.h"
+
 #include "base/log.h"
 #include "base/memory.h"
 #include "dist/factor.h"
@@ -16,7 +18,7 @@ extern const struct probe_kind probe_invariant;
 static const char reference[] = "arXiv 2306.01154, theorem 1 and its sequels";
 
 /* The largest deviations from the theorem so far. */
-enum deviation { DEVIATION_RHO, DEVIATION_RESIDUAL, DEVIATION_LEAK, DEVIATIONS };
+enum deviation { DEVIATION_RHO, DEVIATION_RESIDUAL, DEVIATION_LEAK, DEVIATION_COUNT, DEVIATIONS };
 
 struct invariant {
     enum parsimony_case kind;
@@ -29,6 +31,7 @@ struct invariant {
     struct dmat **start;   /* [depth] W_l(0), owned */
     struct parsimony *law; /* owned; NULL in the gradient case before the first measurement */
     struct rho *rho;       /* owned; NULL if not exact */
+    struct full *full;     /* owned, or NULL */
     double worst[DEVIATIONS];
     int q_rho, q_theory, q_residual, q_off, q_value, q_leak, q_order; /* in the record */
 };
@@ -219,6 +222,7 @@ static void create(struct probe *probe, const struct setting *setting, struct re
     s->depth = model->depth;
     s->blocks = s->kind == PARSIMONY_OUTPUTS ? s->depth - 1 : s->depth;
     s->rank = choose_rank(spec, KEY("rank"), s, model);
+    char *full = memory_text("%s", KEY("full"));
 #undef KEY
     s->order = 2 * s->rank;
     s->start = NEW(struct dmat *, s->depth);
@@ -227,15 +231,20 @@ static void create(struct probe *probe, const struct setting *setting, struct re
     s->decay = spec_real(spec, "train.weight_decay");
     s->momentum = spec_applies(spec, "train.momentum") ? spec_real(spec, "train.momentum") : 0;
     check_case(probe, s, setting, problems);
+    if (spec_bool(spec, full) && s->kind == PARSIMONY_GRADIENT && !is_square(model) && !has_few_outputs(model))
+        spec_problem(spec, problems, full, "needs layers of equal width");
     if (setting->train) s->scale = loss_scale(setting->loss, setting->train->outputs, setting->train->samples);
     if (setting->train && problems_none(problems, model->grid->comm)) prepare(probe, s, setting, problems);
     declare(s, probe, record);
+    if (spec_bool(spec, full)) s->full = full_create(probe->group, s->blocks, model->width[0], s->rank);
+    memory_free(full);
 }
 
 static void destroy(struct probe *probe)
 {
     struct invariant *s = probe->state;
     for (int l = 0; l < s->depth; l++) dmat_destroy(&s->start[l]);
+    full_destroy(&s->full);
     parsimony_destroy(&s->law);
     rho_destroy(&s->rho);
     memory_free(s->start);
@@ -255,6 +264,7 @@ static void archive(struct probe *probe, const struct model *model, struct archi
     struct invariant *s = probe->state;
     parsimony_archive(&s->law, s->start[0], archive);
     if (s->rho) rho_archive(s->rho, archive);
+    if (s->full) full_archive(s->full, model, archive);
     archive_reals(archive, "worst", DEVIATIONS, s->worst);
 }
 
@@ -266,7 +276,7 @@ static void note(struct invariant *s, enum deviation which, double value)
     if (!(value <= s->worst[which])) s->worst[which] = value;
 }
 
-static void measure_layer(struct probe *probe, struct invariant *s, int l, const struct dmat *W)
+static void measure_layer(struct probe *probe, struct invariant *s, int l, const struct dmat *W, int64_t step)
 {
     const int q = s->law->q;
     const double theory = s->rho ? s->rho->value[l - 1] : NAN;
@@ -281,7 +291,10 @@ static void measure_layer(struct probe *probe, struct invariant *s, int l, const
     for (int i = 0; i < q; i++) record_put_at(probe->group, s->q_value, (int64_t)(l - 1) * s->order + i, sigma[i]);
     memory_free(sigma);
     memory_free(block);
+    const double rho = s->exact ? theory : rest.rho;
+    const int equal = s->full ? full_measure(s->full, probe->group, l, W, step, rho, s->law->V[l - 1]) : 0;
     if (!s->exact) return;
+    if (s->full) note(s, DEVIATION_COUNT, fmax(0, (double)(W->n - q) - equal));
     note(s, DEVIATION_RHO, fabs(rest.rho - theory));
     note(s, DEVIATION_RESIDUAL, rest.residual);
 }
@@ -294,7 +307,7 @@ static void measure(struct probe *probe, const struct moment *moment, struct rec
     for (int i = 0; i < problems.count; i++) log_warn("%s: %s", probe->name, problems.text[i]);
     problems_clear(&problems);
     if (!s->law) return; /* the row stays NaN */
-    for (int l = 1; l <= s->blocks; l++) measure_layer(probe, s, l, moment->model->params->W[l - 1]);
+    for (int l = 1; l <= s->blocks; l++) measure_layer(probe, s, l, moment->model->params->W[l - 1], moment->step);
     record_put_int_at(probe->group, s->q_order, 0, s->law->q);
     if (s->kind != PARSIMONY_OUTPUTS) return;
     const double leak = parsimony_leak(s->law, moment->model->params->W[s->depth - 1]);
@@ -305,13 +318,15 @@ static void measure(struct probe *probe, const struct moment *moment, struct rec
 static void check(const struct probe *probe, struct record *record)
 {
     static const char *const names[] = {"scalar on the complement is that of the recursion",
-                                        "nothing but block and scalar", "last layer vanishes on the complement"};
+                                        "nothing but block and scalar", "last layer vanishes on the complement",
+                                        "singular values that should equal the scalar and do not"};
     const struct invariant *s = probe->state;
     if (!s->exact) return;
     const double rounding = fmax(1, sqrt((double)s->start[0]->n / 100));
     for (int i = 0; i < DEVIATIONS; i++) {
-        const double bound = (i == DEVIATION_RHO ? 1e-10 : 1e-12) * rounding;
+        const double bound = i == DEVIATION_COUNT ? 0 : (i == DEVIATION_RHO ? 1e-10 : 1e-12) * rounding;
         if (i == DEVIATION_LEAK && s->kind != PARSIMONY_OUTPUTS) continue;
+        if (i == DEVIATION_COUNT && !s->full) continue;
         char *name = memory_text("%s: %s", probe->name, names[i]);
         record_check(record, name, reference, s->worst[i], bound, s->worst[i] <= bound);
         memory_free(name);
