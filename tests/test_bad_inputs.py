@@ -566,7 +566,7 @@ def filled(folder):
 
 
 OUTPUT = [
-    Row("out not empty", text(), ["out is not empty: choose another --out, or --overwrite to move it aside"],
+    Row("out not empty", text(), ["out is not empty: choose another --out, --resume to go on with the run in it, or --overwrite to move it aside"],
         setup=filled, ranks=(1, 2, 3)),
     Row("out is a file", text(), ["out exists and is not a directory: choose another --out"],
         setup=written("out", b"mine"), ranks=(1, 2)),
@@ -581,7 +581,8 @@ OUTPUT = [
     Row("out with a name too long below a new folder", text(), [f"a/{LONG}: cannot be created: File name too long"],
         ENVIRONMENT, words=("run", "input.yaml", "--out", f"a/{LONG}")),
     Row("default out not empty", text(),
-        ["runs/run is not empty: choose another --out, or --overwrite to move it aside"],
+        ["runs/run is not empty: choose another --out, --resume to go on with the run in it, or --overwrite to move it "
+         "aside"],
         setup=written("runs/run/precious.txt", b"mine"), words=("run", "input.yaml")),
     Row("name of the run empty", text(more="run: {name: ''}\n"),
         ["input.yaml:4: run.name: '' cannot be the name of a folder: give a word without slashes"],

@@ -5,9 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Local, after MPI_Init. Large blocks go back to the system when they are freed. MPI's network libraries switch that off
- * (they like to keep memory registered), and then holes remain: writing 8 MiB matrices one after another grew to 180 MiB
- * [run]. */
+/* Local, after MPI_Init. Large blocks go back to the system when they are freed. MPI's network libraries switch that
+ * off (they like to keep memory registered), and then holes remain: writing 8 MiB matrices one after another grew to
+ * 180 MiB [run]. */
 void memory_start(void);
 
 /* Local. `count` elements of `size` bytes, zeroed, aligned to 64 bytes; count may be 0. Ends the program with a

@@ -69,8 +69,8 @@ static int cores_per_rank(void)
     cpu_set_t bound;
     int cores = sched_getaffinity(0, sizeof bound, &bound) == 0 ? CPU_COUNT(&bound) : 1;
     const long online = sysconf(_SC_NPROCESSORS_ONLN);
-    static const char *const local_size[] = {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_TASKS_PER_NODE",
-                                             "SLURM_NTASKS_PER_NODE"};
+    static const char *const local_size[] = {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS",
+                                             "SLURM_STEP_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE"};
     for (size_t i = 0; i < sizeof local_size / sizeof *local_size; i++) {
         const int ranks = environment_int(local_size[i]);
         if (ranks < 1) continue;

@@ -326,8 +326,8 @@ static int64_t gathered_svd_work(const struct grid *grid, int64_t m, int64_t n)
 int64_t factor_svd_bytes(const struct grid *grid, int64_t m, int64_t n)
 {
     const int64_t inner_n = n > m ? m : n;
-    const int64_t inner = factor_gathers(m, inner_n) ? gathered_svd_work(grid, m, inner_n)
-                                                     : distributed_work(grid, m, inner_n, true);
+    const int64_t inner =
+        factor_gathers(m, inner_n) ? gathered_svd_work(grid, m, inner_n) : distributed_work(grid, m, inner_n, true);
     if (n <= m) return 8 * inner;
     const int64_t wide = local_rows(grid, m) * local_cols(grid, n), small = local_rows(grid, m) * local_cols(grid, m);
     const int64_t lq = panel_work(grid, m, n);

@@ -174,8 +174,8 @@ void parsimony_archive(struct parsimony **parsimony, const struct dmat *like, st
     if (archive_loading(archive)) parsimony_destroy(parsimony);
     if (!there) return;
     const bool loading = archive_loading(archive);
-    if (loading) *parsimony = NEW(struct parsimony, 1);
-    struct parsimony *p = *parsimony;
+    struct parsimony *p = loading ? NEW(struct parsimony, 1) : *parsimony;
+    *parsimony = p;
     archive_sizes(p, archive);
     int64_t *height = NEW(int64_t, p->blocks + 1);
     for (int l = 0; l <= p->blocks; l++) {

@@ -56,6 +56,24 @@ static void assert_messages(const char *text, const char *expected)
     assert_messages_of(text, strlen(text), NULL, expected);
 }
 
+/* The words of a choice, "a, b or c" (memory_free): new kinds are no reason to change a test. */
+static char *allowed(const char *key)
+{
+    const struct parameter *row = parameter_table;
+    char *text = memory_text("%s", "");
+
+    while (strcmp(row->key, key) != 0) row++;
+    for (const char *word = row->words; *word;) {
+        const int length = (int)strcspn(word, "|");
+        const char *mark = word == row->words ? "" : word[length] ? ", " : " or ";
+        char *longer = memory_text("%s%s%.*s", text, mark, length, word);
+        memory_free(text);
+        text = longer;
+        word += length + (word[length] == '|');
+    }
+    return text;
+}
+
 /* The messages of --set options over a valid file. */
 static void assert_set_messages(const char *set, const char *expected)
 {
@@ -315,13 +333,18 @@ static void maps_lists_and_values_mixed_up(void **state)
 static void missing_keys(void **state)
 {
     (void)state;
-    assert_messages("run: {}\n", "in.yaml:1: data.kind: missing (one of fashion_mnist, idx, hdf5, gaussian or "
-                                 "low_rank_matrix)\n");
+    char *kinds = allowed("data.kind"), *probes = allowed("probes[].kind");
+    char *kind = memory_text("in.yaml:1: data.kind: missing (one of %s)\n", kinds);
+    char *probe = memory_text("in.yaml:4: probes[1].kind: missing (one of %s)\n", probes);
+    assert_messages("run: {}\n", kind);
     assert_messages("run: {}\ndata:\n  kind: low_rank_matrix\n  rows: 2\n",
                     "in.yaml:2: data.cols: missing; data.kind: low_rank_matrix needs it (an integer)\n"
                     "in.yaml:2: data.rank: missing; data.kind: low_rank_matrix needs it (an integer)\n");
-    assert_messages(MATRIX "probes:\n  - {kind: spectrum}\n  - {rank: 3}\n",
-                    "in.yaml:4: probes[1].kind: missing (one of spectrum or subspace)\n");
+    assert_messages(MATRIX "probes:\n  - {kind: spectrum}\n  - {rank: 3}\n", probe);
+    memory_free(probe);
+    memory_free(kind);
+    memory_free(probes);
+    memory_free(kinds);
 }
 
 static void keys_that_do_not_apply(void **state)
@@ -394,8 +417,11 @@ static void wrong_sets(void **state)
                         "--set model.init={kind: file}: model.init.file: missing; model.init.kind: file needs it (a "
                         "text)\n");
     assert_set_messages("probes[1].rank=3", "--set probes[1].rank=3: there is no probes[1]; probes has 0 entries\n");
-    assert_set_messages("probes[0].rank=3",
-                        "--set probes[0].rank=3: probes[0].kind: missing (one of spectrum or subspace)\n");
+    char *probes = allowed("probes[].kind");
+    char *kind = memory_text("--set probes[0].rank=3: probes[0].kind: missing (one of %s)\n", probes);
+    assert_set_messages("probes[0].rank=3", kind);
+    memory_free(kind);
+    memory_free(probes);
     assert_set_messages("probes[].rank=3", "--set probes[].rank=3: which one? write probes[0].rank\n");
     assert_set_messages("probes.rank=3", "--set probes.rank=3: unknown key (did you mean probes[0].rank?)\n");
     assert_set_messages("probes[x].rank=3",
