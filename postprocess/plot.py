@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 import sys
 
+import h5py
 import matplotlib
 
 matplotlib.use("Agg")
@@ -516,6 +517,281 @@ def draw_turns(run, group):
     headline(figure, f"{still} of {count} singular directions do not turn at all", identity(run),
              "Angle to the vectors after the first step; in the middle group the largest principal angle, once for all.")
     return figure
+
+
+# ---------------------------------------------------------------- collapse
+@draws("collapse")
+def draw_collapse(run, group):
+    if group.measured("compression"):
+        yield group.name, draw_compression(run, group)
+    if any(group.measured(name) for name in MEASURES):
+        yield f"{group.name}_measures", draw_measures(run, group)
+
+
+def draw_compression(run, group):
+    """The paper's figure, compression against layer at the last step, and how it came about."""
+    figure, (across, along) = plt.subplots(1, 2, figsize=(8.6, 3.7))
+    compression_by_layer(group, across)
+    compression_by_step(group, along)
+    headline(figure, compression_message(group), identity(run),
+             "Compression: variance within the classes over variance between them, of the features $a_l$; $a_0$ is the input.")
+    return figure
+
+
+def positive(values):
+    """Zeros have no place on a log axis."""
+    return np.where(values > 0, values, np.nan)
+
+
+def compression_by_layer(group, axis):
+    row = last_measured(group["compression"])
+    layers = group["features"] - 1
+    axis.plot(layers, positive(group["compression"][row]), "o", color=BLUE, markersize=5, label="measured")
+    if group.measured("compression_fit"):
+        slope, intercept = group["compression_fit"][row]
+        axis.plot(layers, np.exp(intercept + slope * layers), color=BLUE, linewidth=1.0,
+                  label=f"line fit: × {np.exp(slope):.3g} a layer")
+    if group.measured("compression_theory"):
+        theory = group["compression_theory"][row]
+        axis.plot(layers, theory, color=ORANGE, linestyle=(0, (4, 3)),
+                  label=f"closed form: × {theory[1] / theory[0]:.3g} a layer")
+    axis.set_yscale("log")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_xlabel("layer $l$ of the features")
+    axis.set_ylabel("compression")
+    axis.set_title(f"step {group['step'][row]}")
+    axis.legend(loc="best", fontsize=7.5)
+
+
+def compression_by_step(group, axis):
+    steps, values = group["step"], positive(group["compression"])
+    for position, colour in enumerate(colours(values.shape[1])):
+        axis.plot(steps, values[:, position], color=colour, label=feature_name(group, position, values.shape[1]),
+                  **line_style(steps, values[:, position]))
+    axis.set_yscale("log")
+    axis.set_xlabel(group.label("step"))
+    axis.set_title("while training")
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7.5)
+
+
+def feature_name(group, position, count):
+    """The label of a line; of many layers only some have one."""
+    return f"$a_{{{group['features'][position] - 1}}}$" if position in shown(count, 8) else None
+
+
+def compression_message(group):
+    row = last_measured(group["compression"])
+    values = group["compression"][row]
+    slope = group["compression_fit"][row, 0] if group.measured("compression_fit") else np.nan
+    if not np.isfinite(slope):
+        return "Compression of the features, layer by layer"
+    text = f"The classes contract by a factor {np.exp(slope):.3g} a layer, in all to {values[-1] / values[0]:.2g}" if slope < 0 \
+        else f"The classes spread by a factor {np.exp(slope):.3g} a layer"
+    if not group.measured("compression_theory"):
+        return text
+    ratio = (values / group["compression_theory"][row])[1:]
+    return f"{text};\n{ratio.min():.2f}–{ratio.max():.2f} of the closed form"
+
+
+# On a log axis, nothing that is only rounding.
+ROUNDING = 1e-13
+# name: (title of its panel, whether it shrinks over orders of magnitude)
+MEASURES = {
+    "nc1": ("NC1: $\\mathrm{Tr}\\,\\Sigma_W\\Sigma_B^+/K$", True),
+    "nc2_equinorm": ("NC2: spread of the norms", True),
+    "nc2_equiangular": ("NC2: angles off the simplex", True),
+    "nc3": ("NC3: last layer off the means", True),
+    "nc4": ("NC4: nearest mean ≠ output", False),
+    "discrimination": ("discrimination", False),
+    "balancedness": ("imbalance of neighbours", True),
+    "mid_sv_range": ("range of middle singular values", True),
+    "min_norm_residual": ("off the minimum-norm solution", True),
+}
+
+
+def draw_measures(run, group):
+    """One panel a quantity, one line a layer, or a single one."""
+    names = [name for name in MEASURES if group.measured(name)]
+    columns = 3 if len(names) in (3, 5, 6, 9) else min(len(names), 4)
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(max(2.7 * columns, 6.0) + 0.9, 2.3 * rows + 0.9), sharex=True,
+                                squeeze=False)
+    for axis in axes.flat[len(names):]:
+        axis.set_visible(False)
+    for column, (axis, name) in enumerate(zip(axes.flat, names)):
+        measure_panel(group, axis, name)
+        axis.tick_params(labelbottom=column + columns >= len(names))
+        if column + columns >= len(names):
+            axis.set_xlabel(group.label("step"))
+    layers = len(group["features"])
+    handles = [Line2D([], [], color=colour, label=feature_name(group, position, layers))
+               for position, colour in enumerate(colours(layers)) if feature_name(group, position, layers)]
+    axes[0, columns - 1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7.5)
+    headline(figure, measures_message(group), identity(run), "NC1–NC4: Papyan, Han and Donoho, PNAS 117 (2020). Lines of "
+             "weights (imbalance, range) have the colour of the features that enter them; black: one number.",
+             f"Values below {ROUNDING:.0e} are rounding and left out of log axes.")
+    return figure
+
+
+def measure_panel(group, axis, name):
+    title, shrinks = MEASURES[name]
+    steps, values = group["step"], group[name]
+    log = shrinks and spans_decades(values)
+    values = np.where(values > ROUNDING, values, np.nan) if log else values
+    if values.ndim == 1:
+        axis.plot(steps, values, color="black", **line_style(steps, values))
+    for position in range(values.shape[1] if values.ndim == 2 else 0):
+        axis.plot(steps, values[:, position], color=colours(len(group["features"]))[position], linewidth=1.0,
+                  **line_style(steps, values[:, position]))
+    axis.set_yscale("log" if log else "linear")
+    axis.set_title(title)
+
+
+def spans_decades(values):
+    """Whether there is more to see on a log axis, without what is only rounding."""
+    seen = values[values > ROUNDING]
+    return bool(seen.size) and seen.max() > 10 * seen.min()
+
+
+def measures_message(group):
+    def last(name):
+        values = group[name] if name in group else np.array([np.nan])
+        number = values[last_measured(values)] if len(values) else np.nan
+        return float(np.ravel(number)[-1])
+    return f"Neural collapse of the last features: NC1 {last('nc1'):.2g}, NC4 {100 * last('nc4'):.3g} % at the last step"
+
+
+# ---------------------------------------------------------------- twins
+@draws("twin")
+def draw_twin(run, group):
+    twins = [other for other in run.groups.values() if other.kind == "twin" and len(other["step"])]
+    if group.name == twins[0].name:
+        yield "twins", draw_side_by_side(run, twins)
+    if group.measured("comp_gap_sq"):
+        yield group.name, draw_comparison(run, group)
+        yield from (("twins_trajectory", figure) for figure in draw_trajectories(run, group))
+
+
+def draw_side_by_side(run, twins):
+    """Loss, and recovery error if there is one, of the network and its twins: against steps and against seconds."""
+    seconds = seconds_a_step(run)
+    rows = ["loss"] + ["recovery_error"] * any(twin.measured("recovery_error") for twin in twins)
+    columns = 1 + bool(seconds)
+    figure, axes = plt.subplots(len(rows), columns, figsize=(1.0 + 3.7 * columns, 0.9 + 2.6 * len(rows)), squeeze=False, sharey="row",
+                                sharex="col")
+    for row, name in enumerate(rows):
+        for label, look, steps, values in trajectories_of(run, twins, name):
+            faster = f" (step {seconds['large network'] / seconds[label]:.3g} × as fast)" if label in seconds and row == 0 else ""
+            axes[row, 0].plot(steps, values, label=label + faster * (label != "large network"), **look)
+            if label in seconds:
+                axes[row, 1].plot(steps * seconds[label], values, **look)
+        axes[row, 0].set_yscale("log")
+        axes[row, 0].set_ylabel(name.replace("_", " "))
+    axes[0, 0].legend(loc="best", fontsize=7.5)
+    axes[-1, 0].set_xlabel("step")
+    if seconds:
+        axes[-1, 1].set_xlabel("seconds of gradients and updates")
+    headline(figure, side_by_side_message(twins, seconds), identity(run))
+    return figure
+
+
+def seconds_a_step(run):
+    """{"large network" or name of a twin: mean seconds}, once the run has ended."""
+    timing = run.groups.get("timing")
+    if timing is None or "twin_name" not in timing:
+        return {}
+    steps = np.maximum(timing["twin_steps"], 1)
+    seconds = {str(name): mean for name, mean in zip(timing["twin_name"], timing["twin_seconds"] / steps)}
+    return {"large network": float(np.max(timing["network_seconds"] / steps)), **seconds}
+
+
+def trajectories_of(run, twins, name):
+    """Yields (label, look, steps, values) as long as each was trained, zeros left out."""
+    large = run.groups.get("train")
+    if large is not None and large.measured(name):
+        variable = large.variable(name)
+        yield "large network", {"color": GREY, "linewidth": 2.6}, large[variable.dims[0]], positive(variable.values)
+    for twin, colour in zip(twins, colours(len(twins))):
+        if twin.measured(name):
+            there = np.isfinite(twin[name]) & ~(twin["step"] > twin["its_to_tol"][-1])
+            yield twin.name, {"color": colour}, twin["step"][there], positive(twin[name][there])
+
+
+def side_by_side_message(twins, seconds):
+    if not seconds:
+        return "The network and its twins"
+    names = [twin.name for twin in twins if twin.name in seconds]
+    fastest = min(names, key=seconds.get)
+    return f"A step of twin {fastest} is {seconds['large network'] / seconds[fastest]:.3g} times as fast as the large network's"
+
+
+def draw_comparison(run, group):
+    """What is compared with the large network, and what the theorem says."""
+    figure, axes = plt.subplots(1, 3, figsize=(10.6, 3.2))
+    there = np.isfinite(group["comp_gap_sq"])  # other rows are without comparison
+    steps = group["step"][there]
+    for layer, error, colour in zip(group["layer"], group["block_error"][there].T, colours(len(group["layer"]))):
+        axes[0].plot(steps, np.maximum(error, 1e-18), label=f"$W_{{{layer}}}$", color=colour, **line_style(steps))
+    axes[0].set_title("blocks of the network − layers of the twin")
+    axes[0].set_yscale("log")
+    for axis, name, title in ((axes[1], "comp_gap_sq", "$|W_{L:1} - f_C|_F^2$"),
+                              (axes[2], "loss_difference", "|loss of the network − the twin's|")):
+        values = np.abs(group[name][there])
+        axis.plot(steps, positive(values), color=BLUE, linewidth=2.4, label="measured", **line_style(steps))
+        if group.measured(f"{name}_pred"):
+            axis.plot(steps, positive(group[f"{name}_pred"][there]), color=ORANGE, linestyle=(0, (3, 3)), label="theorem")
+        axis.set_title(title)
+        axis.set_yscale("log" if spans_decades(values) else "linear")
+    for axis in axes:
+        axis.set_xlabel("step")
+        axis.legend(loc="best", fontsize=7)
+    worst = f"{np.nanmax(group['block_error']):.0e}"
+    exact = group.measured("comp_gap_sq_pred")
+    headline(figure, f"The layers of twin {group.name} are the blocks of the large network's to {worst}" if exact else
+             f"No theorem here: twin {group.name} and the large network's blocks differ by up to {worst}", identity(run))
+    return figure
+
+
+def draw_trajectories(run, group, most=10):
+    """The paper's figure: the last saved end-to-end matrices of both networks, as vectors, on the last three left singular
+    vectors of the large one's trajectory matrix (of those that are above rounding)."""
+    pairs = [pair for pair in (end_to_end(path, group.name) for _, path in run.snapshots()[-most:]) if pair]
+    if len(pairs) < 4:
+        return
+    large, small = (np.stack([pair[side].ravel() for pair in pairs], axis=1) for side in (0, 1))
+    U, sigma, _ = np.linalg.svd(large, full_matrices=False)
+    rank = int((sigma > 1e-8 * sigma[0]).sum())  # what is below is rounding: networks that stand still
+    if rank < 3:
+        return
+    basis = U[:, rank - 3:rank]
+    figure, axes = plt.subplots(1, 2, figsize=(7.4, 3.4))
+    numbers = np.arange(rank - 2, rank + 1)
+    for axis, (i, j) in zip(axes, ((0, 1), (1, 2))):
+        axis.plot(*(basis.T @ large)[[i, j]], "o-", color=GREY, markersize=7, linewidth=2.4, label="large network")
+        axis.plot(*(basis.T @ small)[[i, j]], ".--", color=ORANGE, label=group.name)
+        axis.set_xlabel(f"along singular vector {numbers[i]}")
+        axis.set_ylabel(f"along singular vector {numbers[j]}")
+    axes[0].legend(loc="best", fontsize=7.5)
+    apart = np.linalg.norm(large - small) / np.linalg.norm(large)
+    headline(figure, f"End-to-end matrices of both networks are {apart:.1e} apart", identity(run),
+             f"The last {len(pairs)} snapshots; singular vectors of the matrix of the large network's.")
+    yield figure
+
+
+def end_to_end(path, name):
+    """W_L … W_1 of the network and of its twin in a snapshot; None if it does not hold both."""
+    with h5py.File(path, "r") as file:
+        if name not in file or "W1" not in file:
+            return None
+        return [product_of_layers(group) for group in (file, file[name])]
+
+
+def product_of_layers(group):
+    product, layer = group["W1"][()], 2
+    while f"W{layer}" in group:
+        product = group[f"W{layer}"][()] @ product
+        layer += 1
+    return product
 
 
 # ---------------------------------------------------------------- the program

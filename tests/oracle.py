@@ -14,6 +14,7 @@ import copy
 import gzip
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -23,6 +24,7 @@ from scipy.special import erf
 # Random numbers: Philox4x64-10 (Salmon et al., SC11; Random123), a pure function of (seed, stream, index)
 
 RANDOM_WEIGHTS, RANDOM_BATCHES, RANDOM_DATA, RANDOM_ONLINE = 0x10000, 0x20000, 0x40000, 0x50000
+RANDOM_NOISE, RANDOM_MASK, RANDOM_SENSING = RANDOM_DATA + 5, RANDOM_DATA + 6, RANDOM_DATA + 7
 
 _MULTIPLIER = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 _WEYL = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
@@ -129,6 +131,8 @@ def merged(*specs):
 class Samples:
     X: np.ndarray  # d x N
     Y: np.ndarray  # K x N
+    M: np.ndarray | None = None  # K x N, zeros and ones: where Y is observed; None: everywhere
+    A: np.ndarray | None = None  # m x K x N: Y is known by its inner products with these; None: by its entries
 
 
 @dataclass
@@ -175,10 +179,12 @@ def _image_data(spec):
 
 def _hdf5_data(spec):
     with h5py.File(get(spec, "data.file", None), "r") as file:
-        content = {name: file[name][()] for name in ("X", "Y", "X_test", "Y_test") if name in file}
+        content = {name: file[name][()] for name in ("X", "Y", "M", "X_test", "Y_test", "M_test") if name in file}
     Y = content["Y"]
-    train = Samples(content.get("X", np.eye(Y.shape[1])), Y)
-    test = Samples(content["X_test"], content["Y_test"]) if "X_test" in content else None
+    train = Samples(content.get("X", np.eye(Y.shape[1])), Y, content.get("M"))
+    test = None
+    if "X_test" in content:
+        test = Samples(content["X_test"], content["Y_test"], content.get("M_test"))
     return Data(train, test, get(spec, "data.targets", "values") == "classes")
 
 
@@ -199,23 +205,59 @@ def _gaussian_data(spec):
 def fresh_samples(spec, first, count):
     """Samples first ... first + count - 1 of the stream that online training draws from."""
     data, seed, end = spec["data"], get(spec, "run.seed", 1), first + count
-    X = normal_matrix(data["features"], end, seed, RANDOM_ONLINE)[:, first:]
+    X = get(spec, "data.scale", 1.0) * normal_matrix(data["features"], end, seed, RANDOM_ONLINE)[:, first:]
     if get(spec, "data.targets", "values") == "classes":
         labels = random_below(seed, RANDOM_ONLINE + 1, np.arange(end), data["outputs"])
         return Samples(X, one_hot(labels[first:], data["outputs"]))
     return Samples(X, normal_matrix(data["outputs"], end, seed, RANDOM_ONLINE + 1)[:, first:])
 
 
-def _low_rank_data(spec):
+def low_rank_target(rows, cols, rank, spectrum, seed):
+    """So many singular triplets of a standard Gaussian matrix: the leading ones, or spread over the larger half."""
+    U, s, Vt = np.linalg.svd(normal_matrix(rows, cols, seed, RANDOM_DATA + 1), full_matrices=False)
+    taken = np.arange(rank) if spectrum == "leading" else np.arange(rank) * len(s) // (2 * rank)
+    return (U[:, taken] * s[taken]) @ Vt[taken]
+
+
+def random_mask(rows, cols, fraction, seed):
+    """The entries with the smallest random keys; the low bits of a key are the entry's index, so that no two agree."""
+    index = _indices(rows, cols).astype(np.uint64)
+    low = np.uint64(2 ** int(rows * cols - 1).bit_length() - 1)
+    key = random_bits(seed, RANDOM_MASK, index) & ~low | index
+    count = int(np.floor(fraction * (rows * cols) + 0.5))
+    return (key <= np.sort(key, axis=None)[count - 1]).astype(np.float64)
+
+
+def sensing_matrices(rows, cols, count, seed):
+    """A[k] for k = 0 ... count - 1, standard normal."""
+    return np.array([random_normal(seed, RANDOM_SENSING, _indices(rows, cols) + k * rows * cols)
+                     for k in range(count)])
+
+
+def _matrix_data(spec):
     rows, cols, rank = (get(spec, f"data.{key}", None) for key in ("rows", "cols", "rank"))
-    U, s, Vt = np.linalg.svd(normal_matrix(rows, cols, get(spec, "run.seed", 1), RANDOM_DATA + 1), full_matrices=False)
-    return Data(Samples(np.eye(cols), (U[:, :rank] * s[:rank]) @ Vt[:rank]), None, False)
+    seed, kind = get(spec, "run.seed", 1), get(spec, "data.kind", None)
+    train = Samples(np.eye(cols), low_rank_target(rows, cols, rank, get(spec, "data.spectrum", "leading"), seed))
+    if kind == "matrix_completion":
+        train.M = random_mask(rows, cols, get(spec, "data.observed", None), seed)
+    if kind == "matrix_sensing":
+        train.A = sensing_matrices(rows, cols, get(spec, "data.measurements", None), seed)
+    return Data(train, None, False)
+
+
+def _orthogonal_class_data(spec):
+    d, K, n, seed = (get(spec, key, 1) for key in ("data.features", "data.classes", "data.per_class", "run.seed"))
+    X = orthonormal(normal_matrix(d, K * n, seed, RANDOM_DATA))
+    noise = normal_matrix(d, K * n, seed, RANDOM_NOISE)
+    X = X + get(spec, "data.noise", 0.0) * noise / np.linalg.norm(noise)
+    return Data(Samples(X, one_hot(np.arange(K * n) // n, K)), None, True)
 
 
 def load_data(spec):
     """The data that the input describes, centred and whitened if it says so."""
     source = {"fashion_mnist": _image_data, "idx": _image_data, "hdf5": _hdf5_data, "gaussian": _gaussian_data,
-              "low_rank_matrix": _low_rank_data}
+              "orthogonal_classes": _orthogonal_class_data,
+              **dict.fromkeys(["low_rank_matrix", "matrix_completion", "matrix_sensing"], _matrix_data)}
     data = source[get(spec, "data.kind", None)](spec)
     if get(spec, "data.centre", False):
         mean = data.train.X.mean(axis=1, keepdims=True)
@@ -229,6 +271,9 @@ def load_data(spec):
         data.train.X = U @ Vt
         if data.test:
             data.test.X = (U / s) @ (U.T @ data.test.X)
+    scale = get(spec, "data.scale", 1.0)
+    for samples in filter(None, (data.train, data.test)):
+        samples.X = scale * samples.X
     return data
 
 
@@ -359,36 +404,66 @@ def forward(layers, parameters, X):
     return a, z
 
 
-def loss_scale(reduction, kind, outputs, samples):
-    """1/s."""
-    terms = outputs * samples if kind == "mse" else samples
-    return {"sum": 1.0, "mean": 1.0 / terms, "samples": 1.0 / samples}[reduction]
+class Loss(NamedTuple):
+    """`output_scale` is alpha in f = alpha a_L."""
 
-
-def loss_value(kind, F, Y):
-    """Sum-loss."""
-    if kind == "mse":
-        return 0.5 * np.sum((F - Y) ** 2)
-    shifted = F - F.real.max(axis=0)
-    return np.sum(Y * (np.log(np.sum(np.exp(shifted), axis=0)) - shifted))
-
-
-def loss_derivative(kind, F, Y):
-    """Derivative of the sum-loss by the outputs."""
-    if kind == "mse":
-        return F - Y
-    e = np.exp(F - F.max(axis=0))
-    return e / e.sum(axis=0) * Y.sum(axis=0) - Y
+    kind: str
+    reduction: str
+    output_scale: float = 1.0
 
 
 def loss_of(spec):
-    return get(spec, "loss.kind", "mse"), get(spec, "loss.reduction", "mean")
+    return Loss(get(spec, "loss.kind", "mse"), get(spec, "loss.reduction", "mean"), get(spec, "model.output_scale", 1.0))
+
+
+def loss_scale(loss, samples):
+    """1/s."""
+    count = {"cross_entropy": samples.Y.shape[1], "sensing": 0 if samples.A is None else len(samples.A)}
+    terms = count.get(loss.kind, samples.Y.size)
+    observed = samples.Y.size if samples.M is None else np.count_nonzero(samples.M)
+    return 1.0 / {"sum": 1, "mean": terms, "samples": samples.Y.shape[1], "observed": observed}[loss.reduction]
+
+
+def residual(kind, F, samples):
+    """What the squared losses are the squares of."""
+    if kind == "sensing":
+        return np.array([np.sum(A * (F - samples.Y)) for A in samples.A])
+    return F - samples.Y if samples.M is None else samples.M * (F - samples.Y)
+
+
+def loss_value(kind, F, samples):
+    """Sum-loss."""
+    if kind != "cross_entropy":
+        return 0.5 * np.sum(residual(kind, F, samples) ** 2)
+    shifted = F - F.real.max(axis=0)
+    return np.sum(samples.Y * (np.log(np.sum(np.exp(shifted), axis=0)) - shifted))
+
+
+def loss_derivative(kind, F, samples):
+    """Derivative of the sum-loss by the outputs."""
+    if kind == "sensing":
+        return np.tensordot(residual(kind, F, samples), samples.A, axes=1)
+    if kind != "cross_entropy":
+        return residual(kind, F, samples)
+    e = np.exp(F - F.max(axis=0))
+    return e / e.sum(axis=0) * samples.Y.sum(axis=0) - samples.Y
+
+
+def outputs(loss, layers, parameters, samples):
+    return loss.output_scale * forward(layers, parameters, samples.X)[0][-1]
 
 
 def evaluate_loss(loss, layers, parameters, samples):
-    kind, reduction = loss
-    F = forward(layers, parameters, samples.X)[0][-1]
-    return loss_scale(reduction, kind, *samples.Y.shape) * loss_value(kind, F, samples.Y)
+    loss = Loss(*loss)
+    return loss_scale(loss, samples) * loss_value(loss.kind, outputs(loss, layers, parameters, samples), samples)
+
+
+def recovery_error(loss, layers, parameters, samples):
+    """Mean of half the squared error over what the loss does not show; NaN if it shows all."""
+    if samples.M is None and samples.A is None:
+        return np.nan
+    hidden = 1.0 if samples.M is None else 1.0 - samples.M
+    return 0.5 * np.mean((hidden * (outputs(Loss(*loss), layers, parameters, samples) - samples.Y)) ** 2)
 
 
 def accuracy(layers, parameters, samples):
@@ -398,11 +473,11 @@ def accuracy(layers, parameters, samples):
 
 def loss_and_gradient(loss, layers, parameters, samples):
     """Loss and its gradient by every parameter; frozen layers get zeros."""
-    kind, reduction = loss
+    loss = Loss(*loss)
     a, z = forward(layers, parameters, samples.X)
-    scale = loss_scale(reduction, kind, *samples.Y.shape)
+    scale, F = loss_scale(loss, samples), loss.output_scale * a[-1]
     by_a = [np.zeros_like(x) for x in a]  # derivative of the loss by each activation, over all paths
-    by_a[-1] = scale * loss_derivative(kind, a[-1], samples.Y)
+    by_a[-1] = loss.output_scale * scale * loss_derivative(loss.kind, F, samples)
     W, b = [None] * len(layers), [None] * len(layers)
     for l in reversed(range(len(layers))):
         layer = layers[l]
@@ -413,7 +488,7 @@ def loss_and_gradient(loss, layers, parameters, samples):
         by_a[l] += parameters.W[l].T @ by_z
         if not layer.trainable:
             W[l], b[l] = np.zeros_like(W[l]), np.zeros_like(b[l])
-    return scale * loss_value(kind, a[-1], samples.Y), Parameters(W, b if parameters.b else None)
+    return scale * loss_value(loss.kind, F, samples), Parameters(W, b if parameters.b else None)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -492,7 +567,7 @@ def batch_of(spec, samples, step):
         return fresh_samples(spec, step * batch, batch)
     epoch, k = divmod(step, N // batch)
     columns = random_permutation(N, get(spec, "run.seed", 1), RANDOM_BATCHES, epoch)[k * batch:(k + 1) * batch]
-    return Samples(samples.X[:, columns], samples.Y[:, columns])
+    return Samples(samples.X[:, columns], samples.Y[:, columns], None if samples.M is None else samples.M[:, columns])
 
 
 @dataclass
@@ -512,6 +587,9 @@ class Trajectory:
 
     def train_loss(self, t):
         return evaluate_loss(loss_of(self.spec), self.layers, self.parameters[t], self.data.train)
+
+    def recovery_error(self, t):
+        return recovery_error(loss_of(self.spec), self.layers, self.parameters[t], self.data.train)
 
     def train_accuracy(self, t):
         return accuracy(self.layers, self.parameters[t], self.data.train) if self.data.classification else np.nan

@@ -116,11 +116,16 @@ def fashion(missing):
 
 
 X, Y = np.random.default_rng(3).normal(size=(6, 12)), np.random.default_rng(4).normal(size=(3, 12))
+MASK = np.random.default_rng(5).integers(2, size=(3, 12)).astype(float)
 HDF5 = "data: {kind: hdf5, file: data.h5%s}"
 
 
 def hdf5_input(more="", **changes):
     return text(data=HDF5 % more, **changes)
+
+
+def masked_input():
+    return hdf5_input(more="") + "loss: {kind: masked_mse}\n"
 
 
 def hdf5_file(name="data.h5", **datasets):
@@ -437,8 +442,82 @@ HDF5_FILES = [
     Row("whitening without X", hdf5_input(", whiten: true"),
         ["input.yaml:1: data.whiten: the input is the identity: there is nothing to centre or to whiten"],
         setup=hdf5_file(Y=Y)),
+    Row("mask of another shape", masked_input(), ["data.h5: the mask M is 3 × 11, but the targets are 3 × 12"],
+        setup=hdf5_file(X=X, Y=Y, M=MASK[:, 1:]), ranks=(1, 2)),
+    Row("mask with other numbers", masked_input(),
+        ["data.h5: dataset M holds something other than 0 and 1 at row 2, column 7 (counted from 0)"],
+        setup=hdf5_file(X=X, Y=Y, M=with_value(MASK, 2, 7, 0.5)), ranks=(1, 2, 3)),
+    Row("mask with nan", masked_input(),
+        ["data.h5: dataset M holds nan or inf at row 0, column 0 (counted from 0)"],
+        setup=hdf5_file(X=X, Y=Y, M=with_value(MASK, 0, 0, np.nan))),
+    Row("mask of zeros", masked_input(), ["data.h5: the mask M is zero everywhere: nothing is observed"],
+        setup=hdf5_file(X=X, Y=Y, M=0 * MASK)),
+    Row("mask of the test samples alone", masked_input(),
+        ["input.yaml:4: loss.kind: masked_mse needs a mask: data.kind: matrix_completion, or a dataset M in the file of "
+         "data.kind: hdf5"],
+        setup=hdf5_file(X=X, Y=Y, X_test=X, Y_test=Y, M_test=MASK)),
+    Row("mask of the test samples and another loss", hdf5_input(),
+        ["data.h5: there is a mask M_test of the test samples, but no M"],
+        setup=hdf5_file(X=X, Y=Y, X_test=X, Y_test=Y, M_test=MASK)),
+    Row("mask and mse", hdf5_input(),
+        ["input.yaml:1: loss.kind: is mse, but the data has a mask: take masked_mse"],
+        setup=hdf5_file(X=X, Y=Y, M=MASK), ranks=(1, 2)),
+]
+
+COMPLETION = "data: {kind: matrix_completion, rows: 6, cols: 5, rank: 2, observed: 0.5%s}"
+SENSING = "data: {kind: matrix_sensing, rows: 6, cols: 5, rank: 2, measurements: 9}"
+ORTHOGONAL = "data: {kind: orthogonal_classes, features: 8, classes: 3, per_class: 3}"
+
+
+def loss(keys, data=DATA, **changes):
+    """An input with a loss: line 4."""
+    return text(data=data, more=f"loss: {{{keys}}}\n", **changes)
+
+
+MATRICES = [
     Row("rank of the target too large", text(data="data: {kind: low_rank_matrix, rows: 5, cols: 4, rank: 5}"),
         ["input.yaml:1: data.rank: is 5, larger than the 5 × 4 matrix allows"]),
+    Row("rank too large for a spread spectrum",
+        text(data="data: {kind: low_rank_matrix, rows: 9, cols: 8, rank: 5, spectrum: spread}"),
+        ["input.yaml:1: data.rank: is 5, but spread over the larger half of 8 singular values there are at most 4"],
+        ranks=(1, 2)),
+    Row("nothing observed", loss("kind: masked_mse", COMPLETION.replace("0.5", "0.01") % ""),
+        ["input.yaml:1: data.observed: is 0.01, less than half an entry of a 6 × 5 matrix"], ranks=(1, 2)),
+    Row("observed fraction zero", loss("kind: masked_mse", COMPLETION.replace("0.5", "0") % ""),
+        ["input.yaml:1: data.observed: expected a number, found '0' (it must be above 0 and at most 1)"]),
+    Row("more than all observed", loss("kind: masked_mse", COMPLETION.replace("0.5", "1.5") % ""),
+        ["input.yaml:1: data.observed: expected a number, found '1.5' (it must be above 0 and at most 1)"]),
+    Row("observed fraction missing", loss("kind: masked_mse", COMPLETION.replace(", observed: 0.5", "") % ""),
+        ["input.yaml:1: data.observed: missing; data.kind: matrix_completion needs it (a number)"]),
+    Row("completion with mse", text(data=COMPLETION % ""),
+        ["input.yaml:1: loss.kind: is mse, but the data has a mask: take masked_mse"], ranks=(1, 2)),
+    Row("completion with cross-entropy", loss("kind: cross_entropy", COMPLETION % ""),
+        ["input.yaml:4: loss.kind: is cross_entropy, but the data has a mask: take masked_mse"]),
+    Row("masked loss without a mask", loss("kind: masked_mse"),
+        ["input.yaml:4: loss.kind: masked_mse needs a mask: data.kind: matrix_completion, or a dataset M in the file of "
+         "data.kind: hdf5"], ranks=(1, 2)),
+    Row("observed entries of a loss without mask", loss("reduction: observed"),
+        ["input.yaml:4: loss.reduction: expected one of sum, mean*, found 'observed'*"]),
+    Row("measurements and mse", text(data=SENSING),
+        ["input.yaml:1: loss.kind: is mse, but data.kind: matrix_sensing gives measurements of the target: take sensing"],
+        ranks=(1, 2)),
+    Row("sensing without measurements", loss("kind: sensing"),
+        ["input.yaml:4: loss.kind: sensing needs the measurements of data.kind: matrix_sensing"]),
+    Row("sensing by samples", loss("kind: sensing, reduction: samples", SENSING),
+        ["input.yaml:4: loss.reduction: expected one of sum or mean, found 'samples'"]),
+    Row("batches of measurements",
+        loss("kind: sensing", SENSING, train="train: {optimizer: sgd, batch: 2, microbatch: 2}"),
+        ["input.yaml:3: train.batch: data.kind: matrix_sensing has no samples to take a batch of: leave it to `full`",
+         "input.yaml:3: train.microbatch: data.kind: matrix_sensing measures the whole output at once: leave it to "
+         "`all`"], ranks=(1, 2)),
+    Row("more orthonormal samples than features", text(data=ORTHOGONAL),
+        ["input.yaml:1: data.features: is 8, too few for 3 × 3 orthonormal samples (data.classes × data.per_class)"],
+        ranks=(1, 2)),
+    Row("scale of other data", text(data=ORTHOGONAL[:-1] + ", scale: 2}"),
+        ["input.yaml:1: data.scale: has no meaning with data.kind: orthogonal_classes; it applies to data.kind: gaussian"
+         ]),
+    Row("output scale zero", model("width: 4, depth: 2, output_scale: 0"),
+        ["input.yaml:2: model.output_scale: expected a number, found '0' (it must be above 0)"]),
 ]
 
 INIT = "width: 4, depth: 2, init: {kind: file, file: start.h5}"
@@ -592,7 +671,7 @@ OUTPUT = [
         words=("run", "input.yaml")),
 ]
 
-ROWS = [*KEYS, *VALUES, *FILES, *ARGUMENTS, *IMAGE_FILES, *HDF5_FILES, *NETWORKS, *TRAINING, *OUTPUT]
+ROWS = [*KEYS, *VALUES, *FILES, *ARGUMENTS, *IMAGE_FILES, *HDF5_FILES, *MATRICES, *NETWORKS, *TRAINING, *OUTPUT]
 
 
 # ---------------------------------------------------------------- the tests

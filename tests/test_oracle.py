@@ -23,6 +23,9 @@ TOLERANCE = 1e-11
 GAUSSIAN = {"kind": "gaussian", "features": 7, "outputs": 3, "train": 20, "test": 9}
 CLASSES = {**GAUSSIAN, "targets": "classes"}
 MATRIX = {"kind": "low_rank_matrix", "rows": 6, "cols": 9, "rank": 2}
+COMPLETION = {**MATRIX, "kind": "matrix_completion", "observed": 0.6}
+SENSING = {**MATRIX, "kind": "matrix_sensing", "cols": 5, "measurements": 20}
+ORTHOGONAL = {"kind": "orthogonal_classes", "features": 13, "classes": 3, "per_class": 4}
 FASHION = {"kind": "fashion_mnist", "train": 200, "test": 100}
 HDF5 = {"kind": "hdf5", "file": "@data.h5"}
 CROSS_ENTROPY = {"kind": "cross_entropy", "reduction": "samples"}
@@ -38,6 +41,14 @@ def case(data=GAUSSIAN, model=None, init=None, loss=None, train=None, **more):
             "loss": loss or {"kind": "mse", "reduction": "samples"},
             "train": {"lr": 0.1, "steps": 20, "evaluate_every": 5, **(train or {})},
             "snapshot": {"every": 10}, **more}
+
+
+def masked(reduction):
+    return {"kind": "masked_mse", "reduction": reduction}
+
+
+def sensing(reduction):
+    return {"kind": "sensing", "reduction": reduction}
 
 
 def linear(data, **more):
@@ -121,7 +132,38 @@ CASES = {
     "matrix-gelu-bias": case(MATRIX, {"bias": True}, loss=SUM, train={"lr": 0.05}),
     "matrix-batch": case(MATRIX, {"activation": "tanh"}, train={"optimizer": "sgd", "batch": 4}),
     "matrix-depth-one": linear(MATRIX, loss=SUM, model={"widths": [9, 6]}),
+    "matrix-spread": linear({**MATRIX, "spectrum": "spread", "rank": 3}, loss=SUM, train={"lr": 0.02}),
+    # a mask
+    "completion-sum": linear(COMPLETION, loss=masked("sum"), init={"kind": "orthogonal"}, train={"lr": 0.02}),
+    "completion-mean": linear(COMPLETION, loss=masked("mean"), train={"lr": 0.5, "optimizer": "momentum"}),
+    "completion-samples": linear({**COMPLETION, "spectrum": "spread"}, loss=masked("samples"),
+                                 train={"lr": 0.05, "weight_decay": 0.1}),
+    "completion-observed": case(COMPLETION, {"bias": True}, loss=masked("observed"), train={"lr": 0.5}),
+    "completion-all": linear({**COMPLETION, "observed": 1}, loss=masked("observed"), train={"lr": 0.5}),
+    "completion-batch": case(COMPLETION, loss=masked("observed"), train={"optimizer": "sgd", "batch": 4, "lr": 0.2}),
+    "completion-microbatch": case(COMPLETION, loss=masked("sum"), grid={"block": 2},
+                                  train={"microbatch": 3, "lr": 0.02}),
+    "completion-output_scale": linear(COMPLETION, loss=masked("mean"), model={"output_scale": 3.0}, train={"lr": 0.1}),
+    "hdf5-masked": case({**HDF5, "file": "@masked.h5"}, loss=masked("mean")),
+    "hdf5-masked-identity": linear({**HDF5, "file": "@masked-identity.h5"}, loss=masked("sum"),
+                                   train={"lr": 0.05}),
+    # measurements
+    "sensing-sum": linear(SENSING, loss=sensing("sum"), init={"kind": "orthogonal"}, train={"lr": 0.001}),
+    "sensing-mean": linear({**SENSING, "rank": 3, "spectrum": "spread", "cols": 9}, loss=sensing("mean"),
+                           train={"lr": 0.02, "optimizer": "momentum"}),
+    "sensing-gelu": case(SENSING, {"bias": True, "output_scale": 0.5, "residual": "scaled"}, loss=sensing("mean"),
+                         train={"lr": 0.05}),
+    # factors of outputs and inputs
+    "output_scale": case(model={"output_scale": 2.5}, train={"lr": 0.02}),
+    "output_scale-classes": case(CLASSES, {"output_scale": 4.0, "bias": True, "residual": "scaled"},
+                                 loss=CROSS_ENTROPY, train={"lr": 0.01}),
+    "output_scale-compressed": linear({**GAUSSIAN, "train": 40}, model={"output_scale": 0.5}),
+    "scale": case({**GAUSSIAN, "scale": 0.4, "centre": True}),
+    "scale-whitened": linear({**GAUSSIAN, "scale": 3, "whiten": True}, loss=SUM, train={"lr": 0.02}),
     # data
+    "orthogonal_classes": linear(ORTHOGONAL, init={"kind": "orthogonal"}, loss={"kind": "mse", "reduction": "mean"},
+                                 train={"lr": 1}),
+    "orthogonal_classes-noise": case({**ORTHOGONAL, "noise": 0.6}, loss=CROSS_ENTROPY, train={"lr": 1}),
     "classes-mse": case(CLASSES),
     "centred": case({**GAUSSIAN, "centre": True}),
     "whitened": case({**GAUSSIAN, "whiten": True, "centre": True}, loss=SUM),
@@ -159,7 +201,7 @@ PROBES = [
 ]
 
 # Where layouts matter: chunks, batches, biases, skips, compression, the identity, matrices of several blocks of 64
-LAYOUT_CASES = {
+COMMON_CASES = {
     "deep": case({**CLASSES, "features": 11, "outputs": 7}, {"widths": [11, 13, 5, 7], "bias": True},
                  loss=CROSS_ENTROPY, train={"optimizer": "adam", "lr": 0.01, "batch": 17, "microbatch": 5},
                  probes=PROBES),
@@ -175,14 +217,25 @@ LAYOUT_CASES = {
                              "trainable": [1, 2, 3], "lr_multiplier": [1.0, 0.5, 2.0, 1.0]},
                   train={"optimizer": "sgd", "batch": 6, "weight_decay": 0.1}, probes=PROBES),
 }
+MATRIX_CASES = {
+    "completion": linear({**COMPLETION, "rows": 67, "cols": 70, "rank": 4}, loss=masked("observed"),
+                         model={"width": 66}, init={"kind": "orthogonal", "scale": 0.7}, train={"lr": 5}),
+    "sensing": linear({**SENSING, "rows": 10, "cols": 7}, loss=sensing("sum"), model={"output_scale": 2.0},
+                      init={"kind": "orthogonal", "scale": 0.6}, train={"lr": 0.0002}),
+    "orthogonal": case({**ORTHOGONAL, "features": 70, "per_class": 23, "noise": 0.3}, {"widths": [70, 66, 65, 3]},
+                       loss=SUM, train={"lr": 0.05}),
+}
+LAYOUT_CASES = {**COMMON_CASES, **MATRIX_CASES}
 
 GRIDS = [(1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (2, 3), (3, 2), (6, 1)]
 BLOCKS = [1, 3, 64]
 ROUTES = ["panel", "pdgemm"]
 
 # Every grid with every block; every pair of these with a route, and of case with block and route; a grid with 3 cases
-LAYOUTS = [(grid, block, ROUTES[(j + i // 2) % 2], list(LAYOUT_CASES)[(i + j) % 4])
+LAYOUTS = [(grid, block, ROUTES[(j + i // 2) % 2], list(COMMON_CASES)[(i + j) % 4])
            for (i, grid), (j, block) in itertools.product(enumerate(GRIDS), enumerate(BLOCKS))]
+LAYOUTS += [(grid, block, ROUTES[i % 2], list(MATRIX_CASES)[(i + j) % 3])
+            for (i, grid), (j, block) in itertools.product(enumerate(GRIDS[1:5]), enumerate(BLOCKS))]
 
 # Fresh samples at every step; more of them than the training set has, in chunks, as classes
 ONLINE_CASES = {
@@ -190,6 +243,7 @@ ONLINE_CASES = {
     "classes": case(CLASSES, {"bias": True}, loss=CROSS_ENTROPY, grid={"block": 2},
                     train={"optimizer": "adam", "lr": 0.01, "batch": 33, "microbatch": 7, "online": True},
                     probes=PROBES[:2]),
+    "scaled": case({**GAUSSIAN, "scale": 0.3}, train={"optimizer": "sgd", "batch": 6, "online": True}),
 }
 
 PROBE_CASES = {
@@ -240,6 +294,9 @@ def files(tmp_path_factory):
              X_test=normal((7, 6)), Y_test=np.eye(3)[rng.integers(3, size=6)].T)
     write_h5(folder / "identity.h5", Y=normal((3, 7)))
     write_h5(folder / "weighted.h5", X=normal((7, 20)), Y=rng.random((3, 20)))
+    write_h5(folder / "masked.h5", X=normal((7, 20)), Y=normal((3, 20)), M=rng.integers(2, size=(3, 20)),
+             X_test=normal((7, 6)), Y_test=normal((3, 6)), M_test=rng.integers(2, size=(3, 6)))
+    write_h5(folder / "masked-identity.h5", Y=normal((3, 7)), M=(rng.random((3, 7)) < 0.5).astype(np.uint8))
     write_h5(folder / "start.h5", **random_start([7, 8, 3], rng))
     images, labels = rng.integers(256, size=(18, 3, 5), dtype=np.uint8), rng.integers(4, size=18, dtype=np.uint8)
     for name, values in [("images", images), ("labels", labels)]:
@@ -344,6 +401,9 @@ def assert_training(output, trajectory):
     assert_scalars(output["train/train_loss"], [trajectory.train_loss(t) for t in evaluated], "train loss")
     assert_scalars(output["train/train_accuracy"], [trajectory.train_accuracy(t) for t in evaluated], "train accuracy")
     missing = np.full(len(evaluated), np.nan)
+    hides = data.train.M is not None or data.train.A is not None
+    assert_scalars(output["train/recovery_error"] if hides else output.metrics.get("train/recovery_error", missing),
+                   [trajectory.recovery_error(t) for t in evaluated], "recovery error")
     if data.test:
         assert_scalars(output["train/test_loss"], [trajectory.test_loss(t) for t in evaluated], "test loss")
         assert_scalars(output["train/test_accuracy"], [trajectory.test_accuracy(t) for t in evaluated], "test accuracy")
@@ -526,11 +586,48 @@ def test_layout(grid, block, route, name, run):
     assert_run(output, _layout_trajectory(name))
     one = _reference[name]
     assert set(output.metrics) == set(one.metrics) and list(output.snapshots) == list(one.snapshots)
-    for what in ("loss", "gradient_norm", "learning_rate", "train_accuracy", "test_loss"):
+    for what in ("loss", "gradient_norm", "learning_rate", "train_accuracy", "test_loss", "recovery_error"):
         if f"train/{what}" in one.metrics:
             assert_scalars(output[f"train/{what}"], one[f"train/{what}"], what)
     for step in one.snapshots:
         assert_parameters(output.parameters(step), one.parameters(step), f"step {step}")
+
+
+def first_step(run, tmp_path, data, loss, ranks, block):
+    """What one step of length 1 makes of a single matrix that is zero."""
+    rows, cols = data.get("rows", data.get("classes")), data.get("cols", data.get("features"))
+    write_h5(tmp_path / "zero.h5", W1=np.zeros((rows, cols)))
+    spec = linear(data, model={"widths": [cols, rows]}, loss=loss, grid={"block": block},
+                  init={"kind": "file", "file": str(tmp_path / "zero.h5")}, train={"lr": 1.0, "steps": 1})
+    return simulate(run, merged(spec, {"snapshot": {"every": 1}}), ranks=ranks).parameters(1).W[0]
+
+
+GENERATED = {  # the step is M o Y, the sum of y_k A_k, and X transposed (of classes of one sample each)
+    "low-rank": ({**MATRIX, "rows": 31, "cols": 23, "rank": 5}, SUM),
+    "spread": ({**MATRIX, "rows": 22, "cols": 31, "rank": 5, "spectrum": "spread"}, SUM),
+    "mask": ({**COMPLETION, "rows": 31, "cols": 23, "observed": 0.3}, masked("sum")),
+    "measurements": ({**SENSING, "rows": 11, "cols": 9}, sensing("sum")),
+    "orthonormal": ({**ORTHOGONAL, "features": 29, "classes": 17, "per_class": 1}, SUM),
+}
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_generated_data(name, run, tmp_path):
+    """Rank, number of observed entries, orthonormality; the same on every grid."""
+    data, loss = GENERATED[name]
+    step, other = (first_step(run, tmp_path, data, loss, *layout) for layout in [(1, 64), (4, 3)])
+    assert_matrix(other, step, "another grid", 1e-13)
+    assert np.array_equal(other == 0, step == 0)
+    values = np.linalg.svd(step, compute_uv=False)
+    if name in ("low-rank", "spread"):
+        assert np.all(values[5:] < 1e-13 * values[0]) and values[4] > 0.1 * values[0]
+    if name == "mask":
+        assert np.count_nonzero(step) == round(0.3 * 31 * 23) == 214
+    if name == "orthonormal":
+        assert np.max(abs(values - 1)) < 1e-14
+    train = oracle.load_data({"run": {"seed": 5}, "data": data}).train
+    F = np.zeros_like(train.Y)
+    assert_matrix(step, -oracle.loss_derivative(loss["kind"], F, train) @ train.X.T, "the oracle's", 1e-12)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -75,6 +75,75 @@ def test_whitening():
     assert np.allclose(white.test.X, map_ @ (raw.test.X - mean), atol=1e-13)
 
 
+def matrix_data(**problem):
+    return oracle.load_data({"run": {"seed": 3}, "data": {"rows": 12, "cols": 17, "rank": 3, **problem}}).train
+
+
+def test_low_rank_targets():
+    gaussian = np.linalg.svd(oracle.normal_matrix(12, 17, 3, oracle.RANDOM_DATA + 1), compute_uv=False)
+    for spectrum, taken in [("leading", [0, 1, 2]), ("spread", [0, 2, 4])]:
+        data = matrix_data(kind="low_rank_matrix", spectrum=spectrum)
+        values = np.linalg.svd(data.Y, compute_uv=False)
+        assert np.allclose(values[:3], gaussian[taken], rtol=1e-13) and values[3] < 1e-13
+        assert np.array_equal(data.X, np.eye(17)) and data.M is None and data.A is None
+    assert np.linalg.norm(oracle.low_rank_target(9, 9, 3, "leading", 3)
+                          - oracle.low_rank_target(9, 9, 3, "spread", 3)) > 1  # number 0, 9/6, 18/6: 0, 1, 3
+
+
+def test_masks():
+    for fraction, count in [(0.2, 41), (1.0, 204), (0.01, 2), (0.0025, 1)]:
+        M = matrix_data(kind="matrix_completion", observed=fraction).M
+        assert set(np.unique(M)) <= {0.0, 1.0} and M.sum() == count
+    half = sum(oracle.random_mask(12, 17, 0.5, seed) for seed in range(400)) / 400
+    assert abs(half.mean() - 0.5) < 1e-15 and np.max(abs(half - 0.5)) < 0.12  # 4.8 standard deviations
+    less, more = (oracle.random_mask(12, 17, fraction, 1) for fraction in (0.3, 0.6))
+    assert np.all(more[less == 1] == 1)  # the same keys
+    assert oracle.random_mask(1, 1, 1.0, 1).tolist() == [[1.0]]
+
+
+def test_measurements():
+    data = matrix_data(kind="matrix_sensing", measurements=300)
+    A = data.A.reshape(300, -1)
+    assert data.A.shape == (300, 12, 17) and abs(A.mean()) < 0.02 and abs(A.var() - 1) < 0.03
+    assert np.max(abs(np.corrcoef(A) - np.eye(300))) < 0.4
+    scale = 0.5 / 300
+    assert np.isclose(oracle.loss_scale(oracle.Loss("sensing", "mean"), data), 2 * scale)
+    F = np.ones_like(data.Y)
+    assert np.isclose(oracle.loss_value("sensing", F, data), 0.5 * np.sum((A @ (F - data.Y).ravel()) ** 2))
+
+
+def test_orthogonal_classes():
+    spec = {"data": {"kind": "orthogonal_classes", "features": 13, "classes": 4, "per_class": 3}}
+    data = oracle.load_data(spec)
+    assert np.allclose(data.train.X.T @ data.train.X, np.eye(12), atol=1e-14) and data.classification
+    assert data.train.Y.argmax(axis=0).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    noisy = oracle.load_data(oracle.merged(spec, {"data": {"noise": 0.7}}))
+    assert np.isclose(np.linalg.norm(noisy.train.X - data.train.X), 0.7, rtol=1e-14)
+
+
+def test_scaled_inputs():
+    spec = {"data": {"kind": "gaussian", "features": 4, "outputs": 2, "train": 9, "test": 3, "whiten": True}}
+    one, scaled = oracle.load_data(spec), oracle.load_data(oracle.merged(spec, {"data": {"scale": 0.25}}))
+    assert np.array_equal(scaled.train.X, one.train.X / 4) and np.array_equal(scaled.test.X, one.test.X / 4)
+    assert np.array_equal(scaled.train.Y, one.train.Y)
+
+
+def test_recovery_error():
+    """Of a network that is a single matrix."""
+    layers = [oracle.Layer(17, 12, "linear", None, 1.0, True, 1.0)]
+    parameters = oracle.Parameters([np.zeros((12, 17))], None)
+    masked, measured = matrix_data(kind="matrix_completion", observed=0.5), matrix_data(kind="matrix_sensing",
+                                                                                       measurements=2)
+    hidden = masked.Y[masked.M == 0]
+    assert np.isclose(oracle.recovery_error(("masked_mse", "sum"), layers, parameters, masked),
+                      np.sum(hidden**2) / (2 * 12 * 17), rtol=1e-14)
+    assert np.isclose(oracle.recovery_error(("sensing", "sum"), layers, parameters, measured),
+                      np.sum(measured.Y**2) / (2 * 12 * 17), rtol=1e-14)
+    assert np.isnan(oracle.recovery_error(("mse", "sum"), layers, parameters, matrix_data(kind="low_rank_matrix")))
+    parameters.W[0] = masked.Y / 3
+    assert oracle.recovery_error(("masked_mse", "sum", 3.0), layers, parameters, masked) < 1e-30
+
+
 def test_fashion_mnist():
     data = oracle.load_data({"data": {"kind": "fashion_mnist", "train": 100, "test": 10}})
     assert data.train.X.shape == (784, 100) and data.test.Y.shape == (10, 10) and data.train.X.max() == 1.0
@@ -115,6 +184,29 @@ def test_gradient(activation, kind, reduction, residual):
     loss, data = (kind, reduction), oracle.load_data(spec).train
     if kind == "cross_entropy":
         data.Y = np.abs(data.Y)  # any non-negative targets: the formula does not need them to sum to 1
+    check_gradient(loss, spec, data)
+
+
+MATRIX_LOSSES = [(kind, reduction) for kind, reductions in [
+    ("mse", ["mean"]), ("masked_mse", ["sum", "mean", "samples", "observed"]), ("sensing", ["sum", "mean"]),
+    ("cross_entropy", ["samples"])] for reduction in reductions]
+
+
+@pytest.mark.parametrize("output_scale", [1.0, 3.0])
+@pytest.mark.parametrize("kind, reduction", MATRIX_LOSSES)
+def test_gradient_of_matrix_losses(kind, reduction, output_scale):
+    problem = {"masked_mse": {"kind": "matrix_completion", "observed": 0.4},
+               "sensing": {"kind": "matrix_sensing", "measurements": 7}}.get(kind, {"kind": "low_rank_matrix"})
+    spec = {"data": {**problem, "rows": 2, "cols": 3, "rank": 2},
+            "model": {"widths": [3, 4, 4, 2], "activation": "silu", "bias": True, "residual": "scaled",
+                      "init": {"kind": "gaussian", "gain": "none", "scale": 0.6}}}
+    data = oracle.load_data(spec).train
+    if kind == "cross_entropy":
+        data.Y = np.abs(data.Y)
+    check_gradient((kind, reduction, output_scale), spec, data)
+
+
+def check_gradient(loss, spec, data):
     layers = oracle.build_network(spec, 3, 2)
     parameters = oracle.initial_parameters(spec, layers)
     for l, b in enumerate(parameters.b):

@@ -120,6 +120,27 @@ def write_subspace(file, steps, layers, rank):
     return group.group
 
 
+def write_collapse(file, steps, layers, theory=True):
+    group = Writer(file, "collapse", kind="collapse")
+    group.dimension("step", steps)
+    for name, size in (("features", layers), ("coefficient", 2), ("interface", layers - 1), ("layer", layers)):
+        group.dimension(name, np.arange(1, size + 1))
+    progress = (steps / max(steps[-1], 1))[:, None]
+    fall = np.log(0.2) * np.arange(layers)
+    group.quantity("compression", 11.25 * np.exp(progress * fall) * (1 - 0.01 * np.arange(layers)), "step", "features")
+    group.quantity("compression_fit", np.hstack([np.log(0.2) * progress, np.full_like(progress, np.log(11.25))]), "step",
+                   "coefficient")
+    if theory:
+        group.quantity("compression_theory", np.tile(11.25 * np.exp(fall), (len(steps), 1)), "step", "features")
+    for name in ("discrimination", "nc1", "nc2_equinorm", "nc2_equiangular"):
+        group.quantity(name, np.exp(-9 * progress * np.linspace(0, 1, layers)), "step", "features")
+    group.quantity("balancedness", 1e-3 * progress * np.arange(1, layers), "step", "interface")
+    group.quantity("mid_sv_range", np.full((len(steps), layers), 1e-15), "step", "layer")
+    for name in ("nc3", "nc4", "min_norm_residual"):
+        group.quantity(name, np.exp(-5 * progress[:, 0]), "step")
+    return group.group
+
+
 def write_surroundings(path, widths):
     (path / "input.yaml").write_text("run: {name: synthetic}\n", encoding="utf-8")
     (path / "resolved.yaml").write_text(RESOLVED.format(widths=", ".join(map(str, widths))), encoding="utf-8")
@@ -238,6 +259,31 @@ def test_many_layers_and_other_matrices(tmp_path):
     result = plot(directory)
     assert (result.returncode, result.stderr) == (0, "")
     assert {"spectrum.png", "spectrum_gradient_rank.png", "spectrum_product.png"} <= set(figures(directory))
+
+
+@pytest.mark.parametrize("layers, last, theory", [(8, 500, True), (30, 500, False), (2, 0, False)])
+def test_collapse(tmp_path, layers, last, theory):
+    directory = write_run(tmp_path / "collapse", widths=(50,) * layers + (5,), last=last, rank=5, moving=5)
+    with h5py.File(directory / "metrics.h5", "r+") as file:
+        group = write_collapse(file, np.arange(0, last + 1, 10), layers, theory)
+        if layers == 30:  # what is not defined, of some layers and at the last steps
+            group["nc1"][:, 3:9] = np.nan
+            group["compression"][:, 3] = 0
+            group["compression"][-4:] = np.nan
+            group["compression_fit"][...] = np.nan
+            group["nc4"][...] = np.nan
+    result = plot(directory, "--only", "collapse")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert figures(directory) == ["collapse.png", "collapse_measures.png"]
+
+
+def test_collapse_in_words(tmp_path):
+    import plot as plotting
+    directory = write_run(tmp_path / "collapse", widths=(50,) * 6 + (5,))
+    with h5py.File(directory / "metrics.h5", "r+") as file:
+        write_collapse(file, np.arange(0, 500, 10), 6)
+    text = plotting.compression_message(runs.open_run(directory).groups["collapse"])
+    assert text == "The classes contract by a factor 0.2 a layer, in all to 0.0003;\n0.95–0.99 of the closed form"
 
 
 @pytest.mark.parametrize("prepare, message", [

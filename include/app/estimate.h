@@ -68,7 +68,8 @@ struct estimate_probe {
     int64_t times;          /* measurements in the run */
     struct probe_need need; /* of one */
     double flops;           /* of one, over all ranks: of full spectra, or of the products below */
-    double products;        /* of one, in Krylov solves: an estimate */
+    double products;        /* of one, in Krylov solves: an estimate, in the middle of the next two */
+    double least_products, most_products;
 };
 
 /* Numbers and bytes of files. */
@@ -129,6 +130,9 @@ double estimate_size(const struct estimate_kernel *kernel);
 
 /* Local. How often something happens that is due at every `every`-th step, from 0 on, and at the last one. */
 int64_t estimate_times(int64_t steps, int64_t every);
+
+/* Local. The products that a Krylov solve probably takes. */
+double estimate_products(const struct probe_solve *solve);
 
 /* Local. Frees it and sets *estimate to NULL. */
 void estimate_destroy(struct estimate **estimate);

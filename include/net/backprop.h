@@ -19,7 +19,7 @@ void backprop_destroy(struct backprop **backprop);
 
 /* Collective on the grid. gradient ← ∂loss/∂params on the dataset, returns this rank's part of the loss (parts add up
  * to the loss over all ranks): the caller sums it together with whatever else it has to sum. Frozen layers get zeros.
- *     D_L = ∂ℓ/∂a_L,  G_l = D_l a_{l−1}ᵀ,  D_{l−1} = φ′(z_{l−1}) ∘ (W_lᵀ D_l)    (and the residual terms) */
+ *     D_L = α ∂ℓ/∂f,  G_l = D_l a_{l−1}ᵀ,  D_{l−1} = φ′(z_{l−1}) ∘ (W_lᵀ D_l)    (and the residual terms) */
 double backprop_gradient(struct backprop *backprop, const struct model *model, const struct dataset *dataset,
                          struct params *gradient);
 
@@ -27,6 +27,21 @@ double backprop_gradient(struct backprop *backprop, const struct model *model, c
  */
 double backprop_evaluate(struct backprop *backprop, const struct model *model, const struct dataset *dataset,
                          double *accuracy);
+
+/* Collective on the grid. How well the network finds what the loss does not show it, the same on every rank:
+ * (1 / 2KN) ‖(1 − M) ∘ (F − Y)‖_F² for a dataset with a mask; with measurements all entries count. NaN for any other
+ * dataset. */
+double backprop_recovery(struct backprop *backprop, const struct model *model, const struct dataset *dataset);
+
+/* Collective on the grid. The features of the network: runs it over the dataset, chunk by chunk, and calls
+ * visit(context, l, a, Y, first) on every rank for l = 0 … L in each chunk: a = a_l (n_l × columns of the chunk, after
+ * activation and skip; a_0 is the input, NULL if that is the identity; the output is α a_L) and the targets Y of the
+ * chunk are read-only views that end with the call; `first` is the index of the chunk's first sample. `again`: this
+ * repeats the last use of the work space, so that features that are still there (of a single chunk) are not computed
+ * anew. */
+void backprop_features(struct backprop *backprop, const struct model *model, const struct dataset *dataset, bool again,
+                       void (*visit)(void *context, int l, const struct dmat *a, const struct dmat *Y, int64_t first),
+                       void *context);
 
 /* ---- what that takes, of a model that may have no parameters, on a grid that may be on paper only */
 

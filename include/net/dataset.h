@@ -9,14 +9,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct sensing;
+
 struct dataset {
-    struct dmat *X;      /* d × N, owned; NULL if the input is the identity (then N = d) */
-    struct dmat *Y;      /* K × N, owned */
-    int64_t features;    /* d */
-    int64_t outputs;     /* K */
-    int64_t samples;     /* N: what the loss is divided by */
-    bool classification; /* Y is one-hot: accuracy makes sense */
-    double constant;     /* sum-loss that no weight can change, left out by compression: ½‖Y(I − QᵀQ)‖_F² */
+    struct dmat *X;          /* d × N, owned; NULL if the input is the identity (then N = d) */
+    struct dmat *Y;          /* K × N, owned: the whole target, also where it is not observed */
+    struct dmat *M;          /* K × N, 1 where Y is observed and 0 elsewhere, owned; NULL: all of it is */
+    struct sensing *sensing; /* what is known of Y in place of its entries (net/sensing.h), owned; NULL: the entries */
+    int64_t features;        /* d */
+    int64_t outputs;         /* K */
+    int64_t samples;         /* N: what the loss is divided by */
+    int64_t observed;        /* number of ones in M, if there is one */
+    bool classification;     /* Y is one-hot: accuracy makes sense */
+    double constant; /* sum-loss that no weight can change, left out by compression: ½‖Y(I − QᵀQ)‖_F² */
 };
 
 /* Both are NULL-able: test is NULL without held-out samples. */
@@ -29,7 +34,9 @@ struct data_sizes {
     int64_t features, outputs; /* d, K */
     int64_t train, test;       /* samples; test 0: no held-out ones */
     bool classification;
-    bool identity; /* the input is the identity: there is no X */
+    bool identity;        /* the input is the identity: there is no X */
+    bool masked;          /* the training set has a mask */
+    int64_t measurements; /* of the target; 0: its entries are known themselves */
 };
 
 /* A source delivers samples in chunks of columns to one rank. Files know how to do nothing else. */
@@ -52,6 +59,10 @@ struct data *data_create(const struct grid *grid, const struct spec *spec, struc
  * False with the problems that show in these, on every rank. */
 bool data_measure(MPI_Comm comm, const struct spec *spec, struct data_sizes *sizes, struct problems *problems);
 
+/* Local. Bytes of a set of `samples` samples on the rank with the largest share: X, Y, and for the training set mask or
+ * measurements; the grid may be on paper only. */
+int64_t data_set_bytes(const struct grid *grid, const struct data_sizes *sizes, int64_t samples, bool train);
+
 /* Local. Bytes that data_create takes at its worst moment on the rank with the largest share, beside the sets that it
  * returns; the grid may be on paper only. */
 int64_t data_bytes(const struct grid *grid, const struct spec *spec, const struct data_sizes *sizes);
@@ -61,7 +72,8 @@ void data_destroy(struct data **data);
 
 /* Collective on the grid. For a linear network with squared loss and full batch: replaces X = R Q by R and Y by Y Qᵀ,
  * which costs d columns a step instead of N, exactly (design: `constant` keeps the loss the same). A new dataset; does
- * nothing but return NULL if N ≤ d or X is the identity. `samples` stays N. */
+ * nothing but return NULL if N ≤ d or X is the identity. `samples` stays N. All of Y must be observed (a bug
+ * otherwise): what is masked or measured cannot be turned. */
 struct dataset *dataset_compress(const struct dataset *full);
 
 /* Local. Frees and sets to NULL. */
@@ -80,11 +92,28 @@ struct dataset *generated_gaussian(const struct grid *grid, const struct spec *s
  * first), and a sample does not depend on the others that are asked for. */
 void generated_fresh(struct dataset *set, uint64_t seed, uint64_t first);
 
-/* Local. Whether data.rank is possible; else a problem. */
-bool generated_rank_fits(const struct spec *spec, struct problems *problems);
+/* Local. Whether rank, spectrum and observed fraction of a matrix problem are possible; else problems. */
+bool matrix_problem_fits(const struct spec *spec, struct problems *problems);
 
-/* Collective on the grid. Identity input; target: the rank-r truncation of a standard Gaussian matrix. */
-struct dataset *generated_low_rank_matrix(const struct grid *grid, const struct spec *spec, struct problems *problems);
+/* Collective on the grid. Identity input and a target Y = Φ of rank r: singular triplets of a standard Gaussian matrix,
+ * the leading ones, or number 0, d/2r, 2d/2r, … of d = min(rows, cols) (data.spectrum: spread).
+ *   low_rank_matrix     Y itself
+ *   matrix_completion   with a mask: round(p·rows·cols) entries drawn without replacement, the same on every grid
+ *   matrix_sensing      with measurements ⟨A_k, Φ⟩ */
+struct dataset *matrix_problem_create(const struct grid *grid, const struct spec *spec, struct problems *problems);
+
+/* Local. Bytes that this takes beside the set itself. */
+int64_t matrix_problem_bytes(const struct grid *grid, const struct spec *spec);
+
+/* Local. Whether there are enough features for orthonormal samples; else a problem. */
+bool orthogonal_classes_fit(const struct spec *spec, struct problems *problems);
+
+/* Collective on the grid. K classes of n samples each, one class after another, Y one-hot; X has Haar-orthonormal
+ * columns (d × nK) plus, with data.noise, a Gaussian matrix of that Frobenius norm. */
+struct dataset *orthogonal_classes_create(const struct grid *grid, const struct spec *spec, struct problems *problems);
+
+/* Local. Bytes that this takes beside the set itself. */
+int64_t orthogonal_classes_bytes(const struct grid *grid, const struct data_sizes *sizes);
 
 /* Collective on the grid. Subtracts the training inputs' mean from both sets (data.centre). */
 void whiten_centre(struct data *data);

@@ -14,4 +14,8 @@
  * of (seed, layer, global index). False with problems on every rank. */
 bool init_fill(struct model *model, const struct spec *spec, struct problems *problems);
 
+/* Collective on the grid. The same for a random kind, from other streams of random numbers: `stream` + l for layer l.
+ */
+void init_random(struct model *model, const struct spec *spec, uint64_t stream);
+
 #endif

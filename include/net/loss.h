@@ -1,18 +1,23 @@
-/* loss: squared error and softmax cross-entropy, their derivative by the outputs. */
+/* loss: squared errors of all, of the observed and of measured entries, softmax cross-entropy; their derivatives. */
 #ifndef EIGENTRAIN_NET_LOSS_H
 #define EIGENTRAIN_NET_LOSS_H
 
 #include "base/spec.h"
 #include "dist/dmat.h"
+#include "net/dataset.h"
 
 #include <stdint.h>
 
-/* mse: ℓ = (1/2s) Σ ‖f_i − y_i‖²;  cross_entropy: ℓ = −(1/s) Σ_i Σ_c y_ic log softmax(f_i)_c. */
-enum loss_kind { LOSS_MSE, LOSS_CROSS_ENTROPY };
+/* f_i are the outputs for sample i, the columns of F; Y, M and the measurements are the dataset's.
+ *   mse            ℓ = (1/2s) Σ ‖f_i − y_i‖²
+ *   masked_mse     ℓ = (1/2s) ‖M ∘ (F − Y)‖_F²
+ *   sensing        ℓ = (1/2s) Σ_k (⟨A_k, F⟩ − y_k)²
+ *   cross_entropy  ℓ = −(1/s) Σ_i Σ_c y_ic log softmax(f_i)_c */
+enum loss_kind { LOSS_MSE, LOSS_CROSS_ENTROPY, LOSS_MASKED_MSE, LOSS_SENSING };
 
-/* s = 1 (sum), number of samples (samples), or number of terms (mean: outputs × samples for mse, samples for
- * cross-entropy). */
-enum loss_reduction { LOSS_SUM, LOSS_MEAN, LOSS_SAMPLES };
+/* s = 1 (sum), number of samples (samples), number of ones in M (observed), or number of terms (mean: outputs × samples
+ * for mse and, whatever the mask, for masked_mse; measurements for sensing; samples for cross-entropy). */
+enum loss_reduction { LOSS_SUM, LOSS_MEAN, LOSS_SAMPLES, LOSS_OBSERVED };
 
 struct loss {
     enum loss_kind kind;
@@ -22,16 +27,34 @@ struct loss {
 /* Local. From `loss` of the input. */
 struct loss loss_of(const struct spec *spec);
 
-/* Local. 1/s for `outputs` outputs and `samples` samples. */
+/* Local. What it is, for the descriptions of series: "1/(2s) sum_i |f(x_i) - y_i|^2". */
+const char *loss_formula(const struct loss *loss);
+
+/* Local. 1/s for `outputs` outputs and `samples` samples, all of them observed, none measured. */
 double loss_scale(const struct loss *loss, int64_t outputs, int64_t samples);
 
-/* Collective on the column communicator. For a chunk of columns F (K × N, the outputs) and Y: overwrites F by D = scale
- * · ∂(sum loss)/∂F and returns this rank's part of scale · (sum loss) (parts add up over all ranks to the loss of the
- * chunk). */
+/* Local. 1/s on a dataset (0 if s = 0: nothing is observed). */
+double loss_scale_on(const struct loss *loss, const struct dataset *set);
+
+/* Collective on the grid. For the outputs F (K × N) of columns j0 … j0 + N − 1 of a dataset: overwrites F by D =
+ * ∂ℓ/∂F and returns this rank's part of ℓ of these columns (parts add up over all ranks). Measurements take all columns
+ * at once. */
+double loss_derivative_on(const struct loss *loss, const struct dataset *set, int64_t j0, struct dmat *F);
+
+/* Collective on the grid. As above without derivative (F untouched), and this rank's part of the number of samples
+ * whose largest output is where the largest target is (ties: the lowest index) in *correct. */
+double loss_value_on(const struct loss *loss, const struct dataset *set, int64_t j0, const struct dmat *F,
+                     double *correct);
+
+/* Collective on the grid. This rank's part of Σ (f − y)² over the entries of these columns that the loss does not see:
+ * those that are not observed; with measurements, all. */
+double loss_unseen_on(const struct dataset *set, int64_t j0, const struct dmat *F);
+
+/* Collective on the column communicator. The work of loss_derivative_on without a dataset: targets Y, none masked; D is
+ * `scale` times the derivative of the sum-loss. */
 double loss_derivative(const struct loss *loss, double scale, struct dmat *F, const struct dmat *Y);
 
-/* Collective on the column communicator. As above without derivative (F untouched), and this rank's part of the number
- * of samples whose largest output is where the largest target is (ties: the lowest index) in *correct. */
+/* Collective on the column communicator. The same for loss_value_on. */
 double loss_value(const struct loss *loss, double scale, const struct dmat *F, const struct dmat *Y, double *correct);
 
 #endif

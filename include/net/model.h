@@ -3,6 +3,7 @@
  * Layers l = 1…L map a_{l−1} to a_l (columns are samples):
  *     z_l = W_l a_{l−1} + b_l 1ᵀ,    a_l = φ_l(z_l)                         (plain)
  *     a_l = a_{skip} + scale · φ_l(z_l)                                     (residual)
+ * and the output is f = α a_L.
  * `residual: pairs` makes x ← x + B φ(A x) of layers (2,3), (4,5), …, between a linear first and a linear last layer;
  * `residual: scaled` makes x ← x + φ(W x)/L of every square layer. */
 #ifndef EIGENTRAIN_NET_MODEL_H
@@ -46,6 +47,7 @@ struct model {
     int64_t *width;          /* [L + 1] n_0 … n_L, owned */
     struct layer *layer;     /* [L] layer[l−1], owned */
     struct params *params;   /* owned */
+    double output_scale;     /* α > 0 in f = α a_L */
     bool linear;             /* every φ is the identity and there is no bias: f(X) is linear in X */
 };
 

@@ -60,6 +60,7 @@ struct probe_solve {
     int factors;      /* matrices that a product with it passes through */
     int rank;         /* leading triplets, by Krylov iteration; 0: the full spectrum */
     int kept;         /* sets of singular vectors that stay until the next measurement */
+    bool bulk;        /* of weights, whose values may lie in a bulk: Krylov iteration may need restarts */
 };
 
 /* What a measurement takes. */

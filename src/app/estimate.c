@@ -21,6 +21,12 @@ int64_t estimate_times(int64_t steps, int64_t every)
     return steps / every + 1 + (steps % every != 0);
 }
 
+double estimate_products(const struct probe_solve *solve)
+{
+    const struct krylov_need need = krylov_need(solve->m < solve->n ? solve->m : solve->n, solve->rank);
+    return solve->bulk ? 0.5 * (need.products + need.in_a_bulk) : need.products;
+}
+
 static int64_t larger(int64_t a, int64_t b)
 {
     return a > b ? a : b;
@@ -58,9 +64,12 @@ static void measure_probe(struct estimate_probe *p, const struct probe *probe, c
             p->flops += 4 * small * small * (large - small / 3);
             continue;
         }
-        const int products = krylov_need(least, solve->rank).products;
+        const struct krylov_need need = krylov_need(least, solve->rank);
+        const double products = estimate_products(solve);
         p->products += products;
-        p->flops += 2.0 * products * (double)solve->elements;
+        p->least_products += need.products;
+        p->most_products += solve->bulk ? need.in_a_bulk : need.products;
+        p->flops += 2 * products * (double)solve->elements;
     }
 }
 

@@ -203,8 +203,7 @@ static void add_spectra(struct estimate *e, const struct probe_need *need, doubl
 static void add_krylov(struct estimate *e, enum timer_part part, const struct probe_solve *s, double times)
 {
     const struct grid *grid = &e->grid;
-    const int64_t least = s->m < s->n ? s->m : s->n;
-    const double products = times * krylov_need(least, s->rank).products;
+    const double products = times * estimate_products(s);
     const int64_t rows = s->elements / s->n; /* of one matrix with as many elements as all factors */
     add_kernel(e, part,
                (struct estimate_kernel){.kind = KERNEL_KRYLOV,
@@ -265,8 +264,12 @@ static void count_data(struct estimate *e)
     if (strcmp(kind, "gaussian") == 0) {
         add(e, TIMER_SETUP, RATE_NORMAL, local * samples / (double)d->train);
     } else if (strcmp(kind, "low_rank_matrix") == 0) {
-        const struct probe_solve solve = {
-            d->outputs, d->features, d->outputs * d->features, 1, to_int(spec_int(e->spec, "data.rank")), 1};
+        const struct probe_solve solve = {.m = d->outputs,
+                                          .n = d->features,
+                                          .elements = d->outputs * d->features,
+                                          .factors = 1,
+                                          .rank = to_int(spec_int(e->spec, "data.rank")),
+                                          .bulk = true};
         add(e, TIMER_SETUP, RATE_NORMAL, share(e, d->outputs, d->features));
         add_krylov(e, TIMER_SETUP, &solve, 1);
         add(e, TIMER_SETUP, RATE_STREAM, 24 * solve.rank * share(e, d->outputs, d->features));

@@ -87,9 +87,10 @@ static void say_probes(const struct estimate *e)
     if (e->probes->count) log_say("a measurement of each probe:");
     for (int i = 0; i < e->probes->count; i++) {
         const struct estimate_probe *p = &e->probe[i];
-        char products[64] = "";
+        char products[96] = "";
         if (p->products > 0)
-            snprintf(products, sizeof products, ", about %.0f Krylov products (an estimate)", p->products);
+            snprintf(products, sizeof products, ", an estimate of %.0f Krylov products (%.0f to %.0f)", p->products,
+                     p->least_products, p->most_products);
         log_say("  %-30s %12sflop%s; %lld times", e->probes->probe[i].name, scaled(p->flops), products,
                 (long long)p->times);
     }

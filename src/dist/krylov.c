@@ -429,8 +429,10 @@ static int64_t default_basis(int k)
 struct krylov_need krylov_need(int64_t least, int k)
 {
     const int64_t basis = default_basis(k) < least ? default_basis(k) : least;
+    const int check = k < least ? 2 * CHECK_BASIS + 4 : 4;
     return (struct krylov_need){.basis = to_int(basis),
-                                .products = 2 * to_int(basis) + (k < least ? 2 * CHECK_BASIS : 0) + 4};
+                                .products = to_int(2 * basis) + check,
+                                .in_a_bulk = to_int(k < least ? 4 * basis + basis / 2 : 2 * basis) + check};
 }
 
 int64_t krylov_bytes(int64_t least, int k, int64_t mloc, int64_t nloc)

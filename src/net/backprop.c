@@ -40,6 +40,7 @@ struct backprop *backprop_create(const struct model *model, const struct loss *l
 {
     struct backprop *b = NEW(struct backprop, 1);
     const struct grid *grid = model->grid;
+    ensure(model->output_scale > 0);
     b->model = model;
     b->loss = *loss;
     b->depth = model->depth;
@@ -162,7 +163,7 @@ static void add_skip(const struct layer *layer, const struct pass *pass, struct 
 }
 
 /* a_l, and φ′(z_l) in d_l, of every layer. */
-static void forward(const struct backprop *b, const struct model *model, struct pass *pass)
+static void forward_layers(const struct backprop *b, const struct model *model, struct pass *pass)
 {
     for (int l = 1; l <= b->depth; l++) {
         const struct layer *layer = &model->layer[l - 1];
@@ -180,6 +181,15 @@ static void forward(const struct backprop *b, const struct model *model, struct 
         if (curved) activation_apply(layer->activation, (int64_t)z->lld * z->nloc, z->local, a->local);
         if (layer->skip >= 0) add_skip(layer, pass, a);
     }
+}
+
+/* The same, and f = α a_L in place of a_L. */
+static struct dmat *forward(const struct backprop *b, const struct model *model, struct pass *pass)
+{
+    struct dmat *F = pass->a[b->depth];
+    forward_layers(b, model, pass);
+    if (model->output_scale != 1) dmat_scale(F, model->output_scale);
+    return F;
 }
 
 /* D_l from E_l (in a_l) and φ′(z_l) (in d_l); returns where it is. */
@@ -222,22 +232,26 @@ static void backward(const struct backprop *b, const struct model *model, struct
     }
 }
 
+/* The part of the loss that no weight can change. */
+static double constant_part(const struct backprop *b, const struct dataset *dataset)
+{
+    return b->model->grid->rank == 0 ? loss_scale_on(&b->loss, dataset) * dataset->constant : 0;
+}
+
 double backprop_gradient(struct backprop *b, const struct model *model, const struct dataset *dataset,
                          struct params *gradient)
 {
-    const double scale = loss_scale(&b->loss, dataset->outputs, dataset->samples);
-    double loss = model->grid->rank == 0 ? scale * dataset->constant : 0;
+    double loss = constant_part(b, dataset);
     for (int l = 0; l < b->depth; l++) {
         if (!model->layer[l].trainable) dmat_fill(gradient->W[l], 0);
         if (gradient->b[l]) dmat_fill(gradient->b[l], 0);
     }
     for (int64_t j0 = 0; j0 < dataset->Y->n; j0 += b->chunk) {
         struct pass pass = pass_begin(b, dataset, j0);
-        struct dmat *Y = dmat_columns(dataset->Y, j0, pass.j1);
-        forward(b, model, &pass);
-        loss += loss_derivative(&b->loss, scale, pass.a[b->depth], Y);
+        struct dmat *F = forward(b, model, &pass);
+        loss += loss_derivative_on(&b->loss, dataset, j0, F);
+        if (model->output_scale != 1) dmat_scale(F, model->output_scale); /* ∂ℓ/∂a_L = α ∂ℓ/∂f */
         backward(b, model, &pass, gradient);
-        dmat_destroy(&Y);
         pass_end(&pass);
     }
     return loss;
@@ -245,19 +259,42 @@ double backprop_gradient(struct backprop *b, const struct model *model, const st
 
 double backprop_evaluate(struct backprop *b, const struct model *model, const struct dataset *dataset, double *accuracy)
 {
-    const double scale = loss_scale(&b->loss, dataset->outputs, dataset->samples);
-    double sums[2] = {model->grid->rank == 0 ? scale * dataset->constant : 0, 0};
+    double sums[2] = {constant_part(b, dataset), 0};
     for (int64_t j0 = 0; j0 < dataset->Y->n; j0 += b->chunk) {
         struct pass pass = pass_begin(b, dataset, j0);
-        struct dmat *Y = dmat_columns(dataset->Y, j0, pass.j1);
         double correct;
-        forward(b, model, &pass);
-        sums[0] += loss_value(&b->loss, scale, pass.a[b->depth], Y, &correct);
+        sums[0] += loss_value_on(&b->loss, dataset, j0, forward(b, model, &pass), &correct);
         sums[1] += correct;
-        dmat_destroy(&Y);
         pass_end(&pass);
     }
     grid_sum(model->grid, sums, 2);
     *accuracy = dataset->classification ? sums[1] / (double)dataset->samples : NAN;
     return sums[0];
+}
+
+double backprop_recovery(struct backprop *b, const struct model *model, const struct dataset *dataset)
+{
+    double sum = 0;
+    if (!dataset->M && !dataset->sensing) return NAN;
+    for (int64_t j0 = 0; j0 < dataset->Y->n; j0 += b->chunk) {
+        struct pass pass = pass_begin(b, dataset, j0);
+        sum += loss_unseen_on(dataset, j0, forward(b, model, &pass));
+        pass_end(&pass);
+    }
+    grid_sum(model->grid, &sum, 1);
+    return sum / (2 * (double)dataset->outputs * (double)dataset->samples);
+}
+
+void backprop_features(struct backprop *b, const struct model *model, const struct dataset *dataset, bool again,
+                       void (*visit)(void *context, int l, const struct dmat *a, const struct dmat *Y, int64_t first),
+                       void *context)
+{
+    for (int64_t j0 = 0; j0 < dataset->Y->n; j0 += b->chunk) {
+        struct pass pass = pass_begin(b, dataset, j0);
+        struct dmat *Y = dmat_columns(dataset->Y, j0, pass.j1);
+        if (!again || b->chunk < dataset->Y->n) forward_layers(b, model, &pass);
+        for (int l = 0; l <= b->depth; l++) visit(context, l, pass.a[l], Y, j0);
+        dmat_destroy(&Y);
+        pass_end(&pass);
+    }
 }

@@ -4,7 +4,7 @@
 #include "base/memory.h"
 #include "dist/factor.h"
 #include "dist/h5.h"
-#include "dist/krylov.h"
+#include "net/sensing.h"
 
 #include <math.h>
 #include <string.h>
@@ -17,6 +17,8 @@ void dataset_destroy(struct dataset **dataset)
     if (!*dataset) return;
     dmat_destroy(&(*dataset)->X);
     dmat_destroy(&(*dataset)->Y);
+    dmat_destroy(&(*dataset)->M);
+    sensing_destroy(&(*dataset)->sensing);
     memory_free(*dataset);
     *dataset = NULL;
 }
@@ -120,14 +122,57 @@ static void check_classes(const char *path, const char *y, const struct dmat *Y,
     memory_free(sum);
 }
 
-static struct dataset *from_hdf5(const struct grid *grid, const struct spec *spec, const char *x, const char *y,
-                                 bool may_be_identity, struct problems *problems)
+/* The lowest index (row + column · rows) of an entry of M that is neither 0 nor 1, or INT64_MAX; and the number of
+ * ones.
+ */
+static int64_t check_mask(const struct dmat *M, int64_t *ones)
 {
-    const char *path = spec_text(spec, "data.file");
+    int64_t bad = INT64_MAX, count = 0;
+    for (int jl = 0; jl < M->nloc; jl++)
+        for (int il = 0; il < M->mloc; il++) {
+            const double value = M->local[il + (int64_t)jl * M->lld];
+            const int64_t index = dmat_row(M, il) + dmat_col(M, jl) * M->m;
+            count += value == 1;
+            if (value != 0 && value != 1 && index < bad) bad = index;
+        }
+    MPI_Allreduce(MPI_IN_PLACE, &bad, 1, MPI_INT64_T, MPI_MIN, M->grid->comm);
+    MPI_Allreduce(&count, ones, 1, MPI_INT64_T, MPI_SUM, M->grid->comm);
+    return bad;
+}
+
+/* A mask must have the shape of the targets. */
+static void compare_mask(const char *path, const char *m, int64_t rows, int64_t cols, int64_t outputs, int64_t samples,
+                         struct problems *problems)
+{
+    if (rows != outputs || cols != samples)
+        problems_add(problems, EXIT_INPUT, "%s: the mask %s is %lld × %lld, but the targets are %lld × %lld", path, m,
+                     (long long)rows, (long long)cols, (long long)outputs, (long long)samples);
+}
+
+static void read_mask(const char *path, const char *m, struct dataset *set, struct problems *problems)
+{
+    set->M = h5_read_matrix(set->Y->grid, path, m, problems);
+    if (!set->M) return;
+    compare_mask(path, m, set->M->m, set->M->n, set->outputs, set->samples, problems);
+    const int64_t bad = check_mask(set->M, &set->observed);
+    if (bad < INT64_MAX)
+        problems_add(problems, EXIT_INPUT,
+                     "%s: dataset %s holds something other than 0 and 1 at row %lld, column %lld (counted from 0)",
+                     path, m, (long long)(bad % set->M->m), (long long)(bad / set->M->m));
+    else if (set->observed == 0)
+        problems_add(problems, EXIT_INPUT, "%s: the mask %s is zero everywhere: nothing is observed", path, m);
+}
+
+/* `train`: the training set, for which the test set is wanted, or NULL for the training set itself. */
+static struct dataset *from_hdf5(const struct grid *grid, const struct spec *spec, const struct dataset *train,
+                                 struct problems *problems)
+{
+    const char *path = spec_text(spec, "data.file"), *x = train ? "X_test" : "X", *y = train ? "Y_test" : "Y",
+               *m = train ? "M_test" : "M";
     struct dataset *set = NEW(struct dataset, 1);
     set->classification = spec_is(spec, "data.targets", "classes");
     set->Y = h5_read_matrix(grid, path, y, problems);
-    const bool identity = set->Y && may_be_identity && !h5_has(grid->comm, path, x);
+    const bool identity = set->Y && (!train || !train->X) && !h5_has(grid->comm, path, x);
     if (set->Y && !identity) set->X = h5_read_matrix(grid, path, x, problems);
     if (set->Y && (identity || set->X)) {
         set->samples = set->Y->n;
@@ -141,14 +186,24 @@ static struct dataset *from_hdf5(const struct grid *grid, const struct spec *spe
             problems_add(problems, EXIT_INPUT, "%s: %s or %s is empty", path, x, y);
         else if (set->classification)
             check_classes(path, y, set->Y, problems);
+        const bool masked = h5_has(grid->comm, path, m);
+        if (masked) read_mask(path, m, set, problems);
+        if (masked && train && !train->M)
+            problems_add(problems, EXIT_INPUT, "%s: there is a mask M_test of the test samples, but no M", path);
     }
     if (!problems_none(problems, grid->comm)) dataset_destroy(&set);
     return set;
 }
 
+static bool is_matrix_problem(const struct spec *spec)
+{
+    return spec_is(spec, "data.kind", "low_rank_matrix") || spec_is(spec, "data.kind", "matrix_completion") ||
+           spec_is(spec, "data.kind", "matrix_sensing");
+}
+
 static bool wants_test(MPI_Comm comm, const struct spec *spec)
 {
-    if (spec_is(spec, "data.kind", "low_rank_matrix")) return false;
+    if (is_matrix_problem(spec) || spec_is(spec, "data.kind", "orthogonal_classes")) return false;
     if (spec_is(spec, "data.kind", "hdf5")) {
         const char *path = spec_text(spec, "data.file");
         const bool y = h5_has(comm, path, "Y_test"), x = h5_has(comm, path, "X_test");
@@ -165,9 +220,9 @@ static struct dataset *load(const struct grid *grid, const struct spec *spec, co
     const char *kind = spec_text(spec, "data.kind");
     const bool train = !train_set;
     if (strcmp(kind, "gaussian") == 0) return generated_gaussian(grid, spec, train);
-    if (strcmp(kind, "low_rank_matrix") == 0) return generated_low_rank_matrix(grid, spec, problems);
-    if (strcmp(kind, "hdf5") == 0)
-        return from_hdf5(grid, spec, train ? "X" : "X_test", train ? "Y" : "Y_test", train || !train_set->X, problems);
+    if (is_matrix_problem(spec)) return matrix_problem_create(grid, spec, problems);
+    if (strcmp(kind, "orthogonal_classes") == 0) return orthogonal_classes_create(grid, spec, problems);
+    if (strcmp(kind, "hdf5") == 0) return from_hdf5(grid, spec, train_set, problems);
     return from_source(grid, spec, train, problems);
 }
 
@@ -196,6 +251,9 @@ static void transform(struct data *data, const struct spec *spec, struct problem
     if (!can_be_transformed(spec, !data->train->X, problems) || !spec_applies(spec, "data.whiten")) return;
     if (spec_bool(spec, "data.centre")) whiten_centre(data);
     if (spec_bool(spec, "data.whiten")) whiten_apply(data, spec_real(spec, "data.whiten_floor"));
+    const double scale = spec_applies(spec, "data.scale") ? spec_real(spec, "data.scale") : 1;
+    if (scale != 1) dmat_scale(data->train->X, scale);
+    if (scale != 1 && data->test) dmat_scale(data->test->X, scale);
 }
 
 /* Training and test samples must be alike. */
@@ -208,11 +266,30 @@ static void compare_sets(int64_t features, int64_t outputs, int64_t test_feature
                      (long long)features, (long long)test_features, (long long)outputs, (long long)test_outputs);
 }
 
+/* A loss sees what it is made for. */
+static void check_loss(const struct spec *spec, bool masked, struct problems *problems)
+{
+    const char *loss = spec_text(spec, "loss.kind");
+    const bool measured = spec_is(spec, "data.kind", "matrix_sensing");
+    if (measured && strcmp(loss, "sensing") != 0)
+        spec_problem(spec, problems, "loss.kind",
+                     "is %s, but data.kind: matrix_sensing gives measurements of the target: take sensing", loss);
+    else if (masked && strcmp(loss, "masked_mse") != 0)
+        spec_problem(spec, problems, "loss.kind", "is %s, but the data has a mask: take masked_mse", loss);
+    else if (!masked && strcmp(loss, "masked_mse") == 0)
+        spec_problem(spec, problems, "loss.kind",
+                     "masked_mse needs a mask: data.kind: matrix_completion, or a dataset M in the file of data.kind: "
+                     "hdf5");
+    else if (!measured && strcmp(loss, "sensing") == 0)
+        spec_problem(spec, problems, "loss.kind", "sensing needs the measurements of data.kind: matrix_sensing");
+}
+
 struct data *data_create(const struct grid *grid, const struct spec *spec, struct problems *problems)
 {
     struct data *data = NEW(struct data, 1);
     check_test_files(spec, problems);
     data->train = load(grid, spec, NULL, problems);
+    if (data->train) check_loss(spec, data->train->M, problems);
     if (problems_none(problems, grid->comm) && wants_test(grid->comm, spec)) {
         data->test = load(grid, spec, data->train, problems);
         if (data->test)
@@ -226,6 +303,7 @@ struct data *data_create(const struct grid *grid, const struct spec *spec, struc
 
 struct dataset *dataset_compress(const struct dataset *full)
 {
+    ensure(!full->M && !full->sensing);
     if (!full->X || full->X->n <= full->X->m) return NULL;
     struct dataset *small = NEW(struct dataset, 1);
     *small = *full;
@@ -247,7 +325,10 @@ static void measure_source(const struct spec *spec, bool train, struct data_size
     if (!source_open_idx(&source, spec, train, problems)) return;
     const int64_t samples = wanted(spec, train ? "data.train" : "data.test", source.samples, problems);
     if (train)
-        *sizes = (struct data_sizes){source.features, source.outputs, samples, 0, source.classification, false};
+        *sizes = (struct data_sizes){.features = source.features,
+                                     .outputs = source.outputs,
+                                     .train = samples,
+                                     .classification = source.classification};
     else
         compare_sets(sizes->features, sizes->outputs, source.features, source.outputs, problems);
     if (!train) sizes->test = samples;
@@ -258,7 +339,7 @@ static void measure_hdf5(MPI_Comm comm, const struct spec *spec, bool test, stru
                          struct problems *problems)
 {
     const char *path = spec_text(spec, "data.file");
-    int64_t X[2] = {0, 0}, Y[2] = {0, 0};
+    int64_t X[2] = {0, 0}, Y[2] = {0, 0}, M[2] = {0, 0};
     sizes->identity = !h5_has(comm, path, "X");
     sizes->classification = spec_is(spec, "data.targets", "classes");
     if (!h5_shape(comm, path, "Y", Y, problems)) return;
@@ -266,10 +347,33 @@ static void measure_hdf5(MPI_Comm comm, const struct spec *spec, bool test, stru
     sizes->outputs = Y[0];
     sizes->train = Y[1];
     sizes->features = sizes->identity ? Y[1] : X[0];
+    sizes->masked = h5_has(comm, path, "M");
+    if (sizes->masked && h5_shape(comm, path, "M", M, problems))
+        compare_mask(path, "M", M[0], M[1], Y[0], Y[1], problems);
     if (!test || !h5_shape(comm, path, "Y_test", Y, problems)) return;
     if (!sizes->identity && !h5_shape(comm, path, "X_test", X, problems)) return;
     sizes->test = Y[1];
     compare_sets(sizes->features, sizes->outputs, sizes->identity ? Y[1] : X[0], Y[0], problems);
+}
+
+static void measure_generated(const struct spec *spec, struct data_sizes *sizes, struct problems *problems)
+{
+    if (is_matrix_problem(spec)) {
+        sizes->features = sizes->train = spec_int(spec, "data.cols");
+        sizes->outputs = spec_int(spec, "data.rows");
+        sizes->identity = true;
+        sizes->masked = spec_is(spec, "data.kind", "matrix_completion");
+        if (spec_is(spec, "data.kind", "matrix_sensing")) sizes->measurements = spec_int(spec, "data.measurements");
+        matrix_problem_fits(spec, problems);
+        return;
+    }
+    const bool classes = spec_is(spec, "data.kind", "orthogonal_classes");
+    sizes->features = spec_int(spec, "data.features");
+    sizes->outputs = spec_int(spec, classes ? "data.classes" : "data.outputs");
+    sizes->train = classes ? sizes->outputs * spec_int(spec, "data.per_class") : spec_int(spec, "data.train");
+    sizes->test = classes ? 0 : spec_int(spec, "data.test");
+    sizes->classification = classes || spec_is(spec, "data.targets", "classes");
+    if (classes) orthogonal_classes_fit(spec, problems);
 }
 
 bool data_measure(MPI_Comm comm, const struct spec *spec, struct data_sizes *sizes, struct problems *problems)
@@ -281,26 +385,26 @@ bool data_measure(MPI_Comm comm, const struct spec *spec, struct data_sizes *siz
     check_test_files(spec, problems);
     if (!problems_none(problems, comm)) return false;
     const bool test = wants_test(comm, spec);
-    if (strcmp(kind, "low_rank_matrix") == 0) {
-        const int64_t cols = spec_int(spec, "data.cols");
-        generated_rank_fits(spec, problems);
-        *sizes = (struct data_sizes){cols, spec_int(spec, "data.rows"), cols, 0, false, true};
-    } else if (strcmp(kind, "gaussian") == 0) {
-        *sizes = (struct data_sizes){spec_int(spec, "data.features"),
-                                     spec_int(spec, "data.outputs"),
-                                     spec_int(spec, "data.train"),
-                                     test ? spec_int(spec, "data.test") : 0,
-                                     spec_is(spec, "data.targets", "classes"),
-                                     false};
-    } else if (strcmp(kind, "hdf5") == 0) {
+    if (strcmp(kind, "hdf5") == 0) {
         measure_hdf5(comm, spec, test, sizes, problems);
+    } else if (is_matrix_problem(spec) || strcmp(kind, "orthogonal_classes") == 0 || strcmp(kind, "gaussian") == 0) {
+        measure_generated(spec, sizes, problems);
     } else if (rank == 0) {
         measure_source(spec, true, sizes, problems);
         if (test && problems->count == 0) measure_source(spec, false, sizes, problems);
     }
     MPI_Bcast(sizes, sizeof *sizes, MPI_BYTE, 0, comm);
+    if (problems->count == 0) check_loss(spec, sizes->masked, problems);
     if (problems->count == 0) can_be_transformed(spec, sizes->identity, problems);
     return problems_none(problems, comm);
+}
+
+int64_t data_set_bytes(const struct grid *grid, const struct data_sizes *sizes, int64_t samples, bool train)
+{
+    const int64_t X = sizes->identity ? 0 : dmat_local_size(grid, sizes->features, samples);
+    const int64_t Y = dmat_local_size(grid, sizes->outputs, samples);
+    const int64_t measured = train ? sensing_bytes(grid, sizes->outputs, samples, sizes->measurements) : 0;
+    return 8 * (X + Y + (train && sizes->masked ? Y : 0)) + measured;
 }
 
 int64_t data_bytes(const struct grid *grid, const struct spec *spec, const struct data_sizes *sizes)
@@ -310,11 +414,10 @@ int64_t data_bytes(const struct grid *grid, const struct spec *spec, const struc
     int64_t load = 0;
     if (strcmp(kind, "hdf5") == 0) {
         load = dmat_slab_bytes(grid, sizes->identity ? sizes->outputs : sizes->features, sizes->train);
-    } else if (strcmp(kind, "low_rank_matrix") == 0) {
-        const int64_t m = sizes->outputs, n = sizes->features, least = m < n ? m : n;
-        const int rank = to_int(spec_int(spec, "data.rank"));
-        const int64_t mloc = (m + grid->size - 1) / grid->size, nloc = (n + grid->size - 1) / grid->size;
-        load = 8 * (dmat_local_size(grid, m, n) + rank * (mloc + nloc)) + krylov_bytes(least, rank, mloc, nloc);
+    } else if (is_matrix_problem(spec)) {
+        load = matrix_problem_bytes(grid, spec);
+    } else if (strcmp(kind, "orthogonal_classes") == 0) {
+        load = orthogonal_classes_bytes(grid, sizes);
     } else if (strcmp(kind, "gaussian") != 0) {
         load = 8 * length * BATCH_OF_SAMPLES;
     }

@@ -30,7 +30,7 @@ static double gain(const struct spec *spec, const struct dmat *W)
 }
 
 /* model_create has checked that there are as many scales as layers, or one. */
-static void fill_random(struct model *model, const struct spec *spec)
+void init_random(struct model *model, const struct spec *spec, uint64_t stream)
 {
     const uint64_t seed = (uint64_t)spec_int(spec, "run.seed");
     const int scales = spec_count(spec, "model.init.scale");
@@ -38,13 +38,13 @@ static void fill_random(struct model *model, const struct spec *spec)
         struct dmat *W = model->params->W[l - 1];
         const double scale = spec_real_at(spec, "model.init.scale", scales == 1 ? 0 : l - 1);
         if (spec_is(spec, "model.init.kind", "orthogonal")) {
-            fill_orthogonal(W, seed, RANDOM_WEIGHTS + (uint64_t)l);
+            fill_orthogonal(W, seed, stream + (uint64_t)l);
             dmat_scale(W, scale);
         } else if (spec_is(spec, "model.init.kind", "gaussian")) {
-            random_fill_normal(W, seed, RANDOM_WEIGHTS + (uint64_t)l);
+            random_fill_normal(W, seed, stream + (uint64_t)l);
             dmat_scale(W, scale * gain(spec, W));
         } else {
-            random_fill_uniform(W, seed, RANDOM_WEIGHTS + (uint64_t)l);
+            random_fill_uniform(W, seed, stream + (uint64_t)l);
             dmat_scale(W, scale * sqrt(3) * gain(spec, W));
         }
     }
@@ -69,7 +69,7 @@ static bool read_matrix(struct dmat *to, const char *path, const char *letter, i
 bool init_fill(struct model *model, const struct spec *spec, struct problems *problems)
 {
     if (!spec_is(spec, "model.init.kind", "file")) {
-        fill_random(model, spec);
+        init_random(model, spec, RANDOM_WEIGHTS);
     } else {
         const char *path = spec_text(spec, "model.init.file");
         const struct params *p = model->params;

@@ -1,24 +1,46 @@
 #include "net/loss.h"
 
 #include "base/memory.h"
+#include "net/sensing.h"
 
 #include <math.h>
 
 struct loss loss_of(const struct spec *spec)
 {
     return (struct loss){
-        .kind = spec_is(spec, "loss.kind", "mse") ? LOSS_MSE : LOSS_CROSS_ENTROPY,
-        .reduction = spec_is(spec, "loss.reduction", "sum")    ? LOSS_SUM
-                     : spec_is(spec, "loss.reduction", "mean") ? LOSS_MEAN
-                                                               : LOSS_SAMPLES,
+        .kind = spec_is(spec, "loss.kind", "mse")          ? LOSS_MSE
+                : spec_is(spec, "loss.kind", "masked_mse") ? LOSS_MASKED_MSE
+                : spec_is(spec, "loss.kind", "sensing")    ? LOSS_SENSING
+                                                           : LOSS_CROSS_ENTROPY,
+        .reduction = spec_is(spec, "loss.reduction", "sum")        ? LOSS_SUM
+                     : spec_is(spec, "loss.reduction", "mean")     ? LOSS_MEAN
+                     : spec_is(spec, "loss.reduction", "observed") ? LOSS_OBSERVED
+                                                                   : LOSS_SAMPLES,
     };
+}
+
+const char *loss_formula(const struct loss *loss)
+{
+    static const char *const formulas[] = {[LOSS_MSE] = "1/(2s) sum_i |f(x_i) - y_i|^2",
+                                           [LOSS_CROSS_ENTROPY] = "-(1/s) sum_i sum_c y_ic log softmax(f(x_i))_c",
+                                           [LOSS_MASKED_MSE] = "1/(2s) |M o (f(X) - Y)|_F^2",
+                                           [LOSS_SENSING] = "1/(2s) sum_k (<A_k, f(X)> - y_k)^2"};
+    return formulas[loss->kind];
 }
 
 double loss_scale(const struct loss *loss, int64_t outputs, int64_t samples)
 {
+    const bool entries =
+        loss->reduction == LOSS_OBSERVED || (loss->reduction == LOSS_MEAN && loss->kind != LOSS_CROSS_ENTROPY);
     if (loss->reduction == LOSS_SUM) return 1;
-    if (loss->reduction == LOSS_MEAN && loss->kind == LOSS_MSE) return 1 / ((double)outputs * (double)samples);
-    return 1 / (double)samples;
+    return entries ? 1 / ((double)outputs * (double)samples) : 1 / (double)samples;
+}
+
+double loss_scale_on(const struct loss *loss, const struct dataset *set)
+{
+    if (loss->reduction == LOSS_OBSERVED && set->M) return set->observed > 0 ? 1 / (double)set->observed : 0;
+    if (loss->reduction == LOSS_MEAN && loss->kind == LOSS_SENSING) return 1 / (double)set->sensing->count;
+    return loss_scale(loss, set->outputs, set->samples);
 }
 
 static inline const double *column(const struct dmat *A, int jl)
@@ -50,15 +72,19 @@ static void column_sums(const struct dmat *F, const struct dmat *Y, double *larg
     memory_free(sums);
 }
 
-static double squared_error(double scale, const struct dmat *F, const struct dmat *Y, double *D, int64_t ldd)
+/* M NULL: all entries count. D NULL: no derivative. */
+static double squared_error(double scale, const struct dmat *F, const struct dmat *Y, const struct dmat *M, double *D,
+                            int64_t ldd)
 {
     double sum = 0;
-    for (int j = 0; j < F->nloc; j++)
+    for (int j = 0; j < F->nloc; j++) {
+        const double *f = column(F, j), *y = column(Y, j), *mask = M ? column(M, j) : NULL;
         for (int i = 0; i < F->mloc; i++) {
-            const double error = column(F, j)[i] - column(Y, j)[i];
+            const double error = mask ? mask[i] * (f[i] - y[i]) : f[i] - y[i];
             sum += error * error;
             if (D) D[i + j * ldd] = scale * error;
         }
+    }
     return 0.5 * scale * sum;
 }
 
@@ -76,9 +102,17 @@ static double cross_entropy(double scale, const struct dmat *F, const struct dma
     return scale * sum;
 }
 
+/* Of a chunk of columns; D as above. */
+static double entrywise(const struct loss *loss, double scale, const struct dmat *F, const struct dmat *Y,
+                        const struct dmat *M, double *D, int64_t ldd)
+{
+    return loss->kind == LOSS_CROSS_ENTROPY ? cross_entropy(scale, F, Y, D, ldd)
+                                            : squared_error(scale, F, Y, M, D, ldd);
+}
+
 double loss_derivative(const struct loss *loss, double scale, struct dmat *F, const struct dmat *Y)
 {
-    return (loss->kind == LOSS_MSE ? squared_error : cross_entropy)(scale, F, Y, F->local, F->lld);
+    return entrywise(loss, scale, F, Y, NULL, F->local, F->lld);
 }
 
 struct peak {
@@ -97,13 +131,73 @@ static void column_peaks(const struct dmat *A, struct peak *peak)
     if (A->grid->nprow > 1) MPI_Allreduce(MPI_IN_PLACE, peak, A->nloc, MPI_DOUBLE_INT, MPI_MAXLOC, A->grid->col_comm);
 }
 
-double loss_value(const struct loss *loss, double scale, const struct dmat *F, const struct dmat *Y, double *correct)
+static double count_correct(const struct dmat *F, const struct dmat *Y)
 {
     struct peak *output = NEW(struct peak, 2 * F->nloc), *target = output + F->nloc;
+    double correct = 0;
     column_peaks(F, output);
     column_peaks(Y, target);
-    *correct = 0;
-    for (int j = 0; F->grid->myrow == 0 && j < F->nloc; j++) *correct += output[j].row == target[j].row;
+    for (int j = 0; F->grid->myrow == 0 && j < F->nloc; j++) correct += output[j].row == target[j].row;
     memory_free(output);
-    return (loss->kind == LOSS_MSE ? squared_error : cross_entropy)(scale, F, Y, NULL, 0);
+    return correct;
+}
+
+double loss_value(const struct loss *loss, double scale, const struct dmat *F, const struct dmat *Y, double *correct)
+{
+    *correct = count_correct(F, Y);
+    return entrywise(loss, scale, F, Y, NULL, NULL, 0);
+}
+
+/* ---------------------------------------------------------------- on a dataset */
+
+/* Columns of Y and M that belong to a chunk of outputs. */
+struct chunk {
+    struct dmat *Y, *M; /* owned views; M may be NULL */
+};
+
+static struct chunk chunk_of(const struct dataset *set, int64_t j0, const struct dmat *F)
+{
+    return (struct chunk){dmat_columns(set->Y, j0, j0 + F->n), set->M ? dmat_columns(set->M, j0, j0 + F->n) : NULL};
+}
+
+static void chunk_end(struct chunk *chunk)
+{
+    dmat_destroy(&chunk->Y);
+    dmat_destroy(&chunk->M);
+}
+
+double loss_derivative_on(const struct loss *loss, const struct dataset *set, int64_t j0, struct dmat *F)
+{
+    const double scale = loss_scale_on(loss, set);
+    if (loss->kind == LOSS_SENSING) return sensing_derivative(set->sensing, scale, F);
+    struct chunk chunk = chunk_of(set, j0, F);
+    const double part = entrywise(loss, scale, F, chunk.Y, chunk.M, F->local, F->lld);
+    chunk_end(&chunk);
+    return part;
+}
+
+double loss_value_on(const struct loss *loss, const struct dataset *set, int64_t j0, const struct dmat *F,
+                     double *correct)
+{
+    const double scale = loss_scale_on(loss, set);
+    *correct = 0;
+    if (loss->kind == LOSS_SENSING) return sensing_value(set->sensing, scale, F);
+    struct chunk chunk = chunk_of(set, j0, F);
+    if (set->classification) *correct = count_correct(F, chunk.Y);
+    const double part = entrywise(loss, scale, F, chunk.Y, chunk.M, NULL, 0);
+    chunk_end(&chunk);
+    return part;
+}
+
+double loss_unseen_on(const struct dataset *set, int64_t j0, const struct dmat *F)
+{
+    struct chunk chunk = chunk_of(set, j0, F);
+    double sum = 0;
+    for (int j = 0; j < F->nloc; j++)
+        for (int i = 0; i < F->mloc; i++) {
+            const double error = column(F, j)[i] - column(chunk.Y, j)[i];
+            sum += chunk.M && column(chunk.M, j)[i] != 0 ? 0 : error * error;
+        }
+    chunk_end(&chunk);
+    return sum;
 }

@@ -122,6 +122,7 @@ struct model *model_outline(const struct grid *grid, const struct spec *spec, in
     const int before = problems->count;
     struct model *model = NEW(struct model, 1);
     model->grid = grid;
+    model->output_scale = spec_real(spec, "model.output_scale");
     model->depth = model_widths(spec, features, outputs, &model->width, problems);
     model->layer = NEW(struct layer, model->depth);
     if (model->depth > 0) set_layers(model, spec, problems);

@@ -259,7 +259,8 @@ static void need(const struct probe *probe, const struct model *model, struct pr
                                       .n = model->width[k],
                                       .factors = last - k,
                                       .rank = s->full ? 0 : s->rank[k],
-                                      .kept = s->full ? 0 : 1};
+                                      .kept = s->full ? 0 : 1,
+                                      .bulk = s->of == PROBE_OF_WEIGHTS};
         for (int l = k + 1; l <= last; l++) solve->elements += model->width[l] * model->width[l - 1];
     }
 }

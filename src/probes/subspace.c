@@ -270,8 +270,13 @@ static void need(const struct probe *probe, const struct model *model, struct pr
     for (int l = 1; l <= s->depth; l++) {
         const int64_t m = model->width[l], n = model->width[l - 1], least = m < n ? m : n;
         const int k = s->layer[l - 1].rank;
-        need->solve[l - 1] = (struct probe_solve){
-            .m = m, .n = n, .elements = m * n, .factors = 1, .rank = k < least ? k + 1 : k, .kept = 2};
+        need->solve[l - 1] = (struct probe_solve){.m = m,
+                                                  .n = n,
+                                                  .elements = m * n,
+                                                  .factors = 1,
+                                                  .rank = k < least ? k + 1 : k,
+                                                  .kept = 2,
+                                                  .bulk = s->of == PROBE_OF_WEIGHTS};
     }
 }
 

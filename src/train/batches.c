@@ -5,11 +5,14 @@
 #include "dist/factor.h"
 #include "dist/random.h"
 
+#include <math.h>
+
 struct batches {
     const struct dataset *train; /* borrowed */
     struct dmat *identity;       /* the input to draw columns of, if it is the identity; owned, or NULL */
     struct dataset *compressed;  /* owned, or NULL */
     struct dataset *batch;       /* owned, or NULL with the full batch */
+    double scale;                /* of fresh inputs: data.scale */
     bool online;                 /* a batch is of fresh samples, not of the training set's */
     int64_t *permutation;        /* [N] of `epoch`, owned; NULL without use */
     int64_t epoch;               /* −1: none yet */
@@ -34,6 +37,17 @@ static void check_online(const struct spec *spec, struct problems *problems)
         spec_problem(spec, problems, "data.whiten", "fresh samples (train.online) are used as drawn, not whitened");
 }
 
+/* A measurement sees all columns of the output. */
+static void check_sensing(const struct spec *spec, struct problems *problems)
+{
+    if (!spec_is(spec, "train.batch", "full"))
+        spec_problem(spec, problems, "train.batch",
+                     "data.kind: matrix_sensing has no samples to take a batch of: leave it to `full`");
+    if (!spec_is(spec, "train.microbatch", "all"))
+        spec_problem(spec, problems, "train.microbatch",
+                     "data.kind: matrix_sensing measures the whole output at once: leave it to `all`");
+}
+
 static void check(int64_t samples, const struct spec *spec, struct problems *problems)
 {
     const bool full = spec_is(spec, "train.batch", "full");
@@ -42,6 +56,7 @@ static void check(int64_t samples, const struct spec *spec, struct problems *pro
     if (full && spec_is(spec, "train.optimizer", "sgd"))
         spec_problem(spec, problems, "train.batch",
                      "missing: sgd needs a batch size (the full batch is train.optimizer: gd)");
+    if (spec_is(spec, "data.kind", "matrix_sensing")) check_sensing(spec, problems);
     if (spec_bool(spec, "train.online"))
         check_online(spec, problems);
     else if (!full && spec_int(spec, "train.batch") > samples)
@@ -71,6 +86,7 @@ struct batches_need batches_need(const struct spec *spec, const struct model *mo
     if (!spec_is(spec, "train.batch", "full")) {
         need.columns = spec_int(spec, "train.batch");
         need.bytes = 8 * (dmat_local_size(grid, d, need.columns) + dmat_local_size(grid, K, need.columns) +
+                          (data->masked ? dmat_local_size(grid, K, need.columns) : 0) +
                           (spec_bool(spec, "train.online") ? 0 : data->train) +
                           (data->identity ? dmat_local_size(grid, d, data->train) : 0));
     } else if (compresses(spec, model->linear, data->identity, d, data->train)) {
@@ -92,12 +108,15 @@ struct batches *batches_create(const struct dataset *train, const struct model *
     b->epoch = -1;
     b->seed = (uint64_t)spec_int(spec, "run.seed");
     b->online = spec_bool(spec, "train.online");
+    b->scale = b->online ? spec_real(spec, "data.scale") : 1;
     if (!spec_is(spec, "train.batch", "full")) {
         b->batch = NEW(struct dataset, 1);
         *b->batch = *train;
         b->batch->samples = spec_int(spec, "train.batch");
         b->batch->X = dmat_create(model->grid, train->features, b->batch->samples);
         b->batch->Y = dmat_create(model->grid, train->outputs, b->batch->samples);
+        if (train->M) b->batch->M = dmat_create(model->grid, train->outputs, b->batch->samples);
+        ensure(!train->sensing);
         if (!b->online) b->permutation = NEW(int64_t, train->samples);
         if (!train->X) {
             b->identity = dmat_create(model->grid, train->features, train->samples);
@@ -132,13 +151,22 @@ static void take_batch(struct batches *b, int64_t step)
     const int64_t *columns = b->permutation + step % per_epoch * size;
     dmat_take_columns(b->identity ? b->identity : b->train->X, columns, b->batch->X);
     dmat_take_columns(b->train->Y, columns, b->batch->Y);
+    if (!b->train->M) return;
+    dmat_take_columns(b->train->M, columns, b->batch->M);
+    b->batch->observed = llround(dmat_dot(b->batch->M, b->batch->M));
+}
+
+static void take_fresh(struct batches *b, int64_t step)
+{
+    generated_fresh(b->batch, b->seed, (uint64_t)step * (uint64_t)b->batch->samples);
+    if (b->scale != 1) dmat_scale(b->batch->X, b->scale);
 }
 
 const struct dataset *batches_at(struct batches *b, int64_t step)
 {
     if (!b->batch) return b->compressed ? b->compressed : b->train;
     if (b->online)
-        generated_fresh(b->batch, b->seed, (uint64_t)step * (uint64_t)b->batch->samples);
+        take_fresh(b, step);
     else
         take_batch(b, step);
     return b->batch;

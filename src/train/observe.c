@@ -93,6 +93,7 @@ static void write_snapshot(struct trainer *t, const struct rundir *rundir)
         h5_attribute_real(file, "", "time", t->time);
         if (spec_bool(t->spec, "snapshot.weights")) write_params(t, file);
         if (spec_bool(t->spec, "snapshot.vectors")) probes_snapshot(t->probes, file);
+        if (spec_bool(t->spec, "snapshot.weights")) twins_snapshot(t->twins, file);
         rundir_provenance(rundir, file);
         h5_commit(&file, problems);
     }
@@ -116,6 +117,7 @@ static void measure(struct trainer *t, bool last)
                                   .backprop = t->backprop,
                                   .previous = t->has_previous ? t->previous : NULL};
     probes_measure(t->probes, &moment, last, t->record);
+    twins_measure(t->twins, &moment, last || t->step % t->evaluate_every == 0, last);
     timer_add(TIMER_PROBES, since);
 }
 
@@ -200,6 +202,7 @@ static void write_metrics(const struct trainer *t, const struct rundir *rundir, 
         if (file) {
             record_write(t->record, file);
             write_timing(file);
+            twins_write_timing(t->twins, file);
             rundir_provenance(rundir, file);
             h5_commit(&file, problems);
         }
@@ -216,6 +219,7 @@ static void say_end(const struct trainer *t, const struct rundir *rundir)
     if (isfinite(test)) log_say("  accuracy %.2f %% on the test set", 100 * test);
     if (t->probes->count) log_say("measured:");
     probes_summary(t->probes, t->record);
+    twins_summary(t->twins);
     record_say_checks(t->record);
     log_say("time: %.1f s in all", timer_now() - t->started);
     for (int part = 0; part < TIMER_PARTS; part++)
@@ -257,6 +261,7 @@ int observe_end(struct trainer *t, const struct rundir *rundir, struct problems 
     const double since = timer_now();
     struct problems own = {0};
     if (problems->count == 0) probes_check(t->probes, t->record);
+    if (problems->count == 0) twins_check(t->twins, t->record);
     write_metrics(t, rundir, &own);
     if (problems_join(&own, t->grid->comm, problems)) restart_end(t, rundir);
     timer_add(TIMER_OUTPUT, since);

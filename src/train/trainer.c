@@ -16,7 +16,8 @@ static void take_gradient(struct trainer *t)
 {
     const double since = timer_now();
     double sums[2 + RESTART_WISHES] = {0};
-    sums[0] = backprop_gradient(t->backprop, t->model, batches_at(t->batches, t->step), t->gradient);
+    const struct dataset *batch = batches_at(t->batches, t->step);
+    sums[0] = backprop_gradient(t->backprop, t->model, batch, t->gradient);
     for (int64_t i = 0; i < t->gradient->size; i++) sums[1] += t->gradient->local[i] * t->gradient->local[i];
     restart_look(t, sums + 2);
     grid_sum(t->grid, sums, 2 + RESTART_WISHES);
@@ -24,6 +25,7 @@ static void take_gradient(struct trainer *t)
     t->norm = sqrt(sums[1]);
     restart_agree(t, sums + 2);
     timer_add(TIMER_GRADIENT, since);
+    twins_gradient(t->twins, batch, t->step, t->loss);
 }
 
 static void update(struct trainer *t)
@@ -39,6 +41,7 @@ static void update(struct trainer *t)
     t->time += lr;
     t->step++;
     timer_add(TIMER_UPDATE, since);
+    twins_update(t->twins, lr);
 }
 
 /* Whether a signal came during the set-up. */
@@ -106,12 +109,15 @@ static bool prepare(struct trainer *t, struct problems *problems)
     t->record = record_create(t->grid->rank == 0);
     observe_prepare(t);
     restart_prepare(t);
-    t->probes = probes_create(&(struct setting){t->spec, t->model, t->data->train, &t->loss_kind}, t->record, problems);
+    const struct setting setting = {t->spec, t->model, t->data->train, &t->loss_kind};
+    t->probes = probes_create(&setting, t->record, problems);
     if (!t->batches || !t->probes) return false;
     t->optimizer = optimizer_create(t->model, t->spec);
     t->gradient = params_create(t->model);
     t->backprop = backprop_create(t->model, &t->loss_kind, batches_columns(t->batches), chunk(t->spec));
-    return true;
+    t->twins = twins_create(&(struct twins_setting){&setting, t->probes, t->batches, t->backprop, t->gradient},
+                            t->record, problems);
+    return t->twins != NULL;
 }
 
 struct trainer *trainer_create(const struct grid *grid, const struct spec *spec, struct problems *problems)
@@ -132,6 +138,7 @@ void trainer_destroy(struct trainer **trainer)
 {
     struct trainer *t = *trainer;
     if (!t) return;
+    twins_destroy(&t->twins);
     backprop_destroy(&t->backprop);
     params_destroy(&t->previous);
     params_destroy(&t->gradient);

@@ -11,6 +11,7 @@
 #include "train/optimizer.h"
 #include "train/parts.h"
 #include "train/trainer.h"
+#include "train/twin.h"
 
 struct trainer {
     const struct grid *grid; /* borrowed */
@@ -24,6 +25,7 @@ struct trainer {
     struct params *previous;     /* parameters one update ago, kept only when a probe wants them; owned, or NULL */
     struct optimizer *optimizer; /* owned */
     struct probes *probes;       /* owned */
+    struct twins *twins;         /* owned */
     struct record *record;       /* owned */
 
     int64_t step, steps; /* updates made, updates wanted */

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 
+import h5py
+
 HERE = Path(__file__).resolve().parent
 RANKS = 2
 
@@ -93,6 +95,23 @@ def singular_values(bench, rank=20, tolerance=1e-10):
               peer=apart["cold_products"], ratio=apart["cold_products"] / apart["warm_products"])
 
 
+def twins(bench):
+    """A step of a large linear network beside its compressed twin's, and beside the same step in NumPy."""
+    say("a deep linear network and its compressed twin …")
+    run = bench.scratch / "twin"
+    bench.ours("eigentrain", "run", HERE / "twin.yaml", "--out", run, "--quiet")
+    with h5py.File(run / "metrics.h5") as file:
+        steps = file["timing/twin_steps"][0]
+        small, large = (file[f"timing/{which}_seconds"][0] / steps for which in ("twin", "network"))
+    study = "deep linear network, d = 1000, L = 3, target of rank 10"
+    bench.row(study, "seconds a step of the compressed twin beside the network's", small, peer=large, ratio=large / small,
+              demanded=">= 10 (paper)")
+    peer = bench.peer("peer_dln.py", 1000, steps)
+    if peer:
+        bench.row(study, f"seconds a step of the network beside NumPy, same products ({peer['kernel']})", large,
+                  peer=peer["step_seconds"], ratio=peer["step_seconds"] / large, demanded=">= 1.0")
+
+
 def table(rows):
     def number(value):
         return "" if value is None else f"{value:.4g}"
@@ -118,6 +137,7 @@ def main():
             say(f"training step, width {width} …")
             training_step(bench, width, demanded)
         singular_values(bench)
+        twins(bench)
     table(bench.rows)
     path = arguments.build / "bench.json"
     path.write_text(json.dumps(bench.rows, indent=1) + "\n")

@@ -13,6 +13,7 @@
 #include "net/layout.h"
 #include "net/loss.h"
 #include "net/model.h"
+#include "net/sensing.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 #include "grids.h"
@@ -394,6 +395,21 @@ static struct dataset *dataset_of(const struct grid *grid, bool identity, bool c
     return data;
 }
 
+static double checkered(int64_t ig, int64_t jg, const void *context)
+{
+    return (ig + jg) % 3 == 0;
+}
+
+/* What the loss needs beside X and Y: a mask of about half, or 7 measurements. */
+static void hide(struct dataset *data, enum loss_kind kind)
+{
+    if (kind == LOSS_SENSING) data->sensing = sensing_create(data->Y, 7, 3);
+    if (kind != LOSS_MASKED_MSE) return;
+    data->M = dmat_create(data->Y->grid, data->Y->m, data->Y->n);
+    dmat_set(data->M, checkered, NULL);
+    data->observed = (int64_t)dmat_dot(data->M, data->M);
+}
+
 /* A direction in one matrix, or in one bias. */
 static void set_direction(struct dmat *part, uint64_t stream)
 {
@@ -422,10 +438,11 @@ static void check_gradient(const struct grid *grid, const char *text, bool ident
     struct model *model = model_of(grid, spec);
     const struct loss loss = loss_of(spec);
     struct dataset *data = dataset_of(grid, identity, loss.kind == LOSS_CROSS_ENTROPY);
-    struct backprop *b = backprop_create(model, &loss, data->samples, chunk);
+    struct backprop *b = backprop_create(model, &loss, data->samples, loss.kind == LOSS_SENSING ? 0 : chunk);
     struct params *gradient = params_create(model), *direction = params_create(model);
     double accuracy, value;
 
+    hide(data, loss.kind);
     for (int64_t i = 0; i < gradient->size; i++) gradient->local[i] = NAN;
     for (int l = 0; l < model->depth; l++)
         if (model->params->b[l]) random_fill_normal(model->params->b[l], 4, (uint64_t)l);
@@ -465,11 +482,56 @@ static void gradient_on(struct grid *grid)
         "model: {widths: [4, 3], activation: linear}\nloss: {reduction: samples}\n",
         "model: {widths: [4, 5, 5, 3], activation: leaky_relu, trainable: [1, 3], residual: scaled}\n",
         "model: {widths: [4, 4, 4, 3], activation: linear, residual: scaled}\n",
+        "model: {widths: [4, 5, 3], activation: tanh, bias: true}\nloss: {kind: masked_mse, reduction: observed}\n",
+        "model: {widths: [4, 5, 3], activation: linear}\nloss: {kind: masked_mse, reduction: sum}\n",
+        "model: {widths: [4, 4, 3], activation: silu, residual: scaled, output_scale: 3}\nloss: {kind: masked_mse}\n",
+        "model: {widths: [4, 5, 3], activation: linear, output_scale: 0.5}\nloss: {kind: sensing}\n",
+        "model: {widths: [4, 5, 3], activation: gelu, bias: true}\nloss: {kind: sensing, reduction: sum}\n",
+        "model: {widths: [4, 4, 3], output_scale: 2.5, bias: true}\nloss: {kind: cross_entropy}\n",
     };
 
     for (int t = 0; t < (int)(sizeof texts / sizeof *texts); t++) check_gradient(grid, texts[t], t % 2, t % 3);
+    check_gradient(grid, texts[7], false, 1);
     check_gradient(grid, texts[3], false, 1);
     check_gradient(grid, texts[2], true, 1);
+}
+
+/* The mean squared error of what is hidden; nothing is where there is neither mask nor measurements. */
+static void recovery_on(struct grid *grid)
+{
+    static const char *const kinds[] = {"mse", "masked_mse", "sensing"};
+
+    for (int k = 0; k < 3; k++) {
+        char text[200];
+        snprintf(text, sizeof text, "model: {widths: [4, 3], output_scale: 2}\nloss: {kind: %s}\n", kinds[k]);
+        struct spec *spec = spec_of(text);
+        struct model *model = model_of(grid, spec);
+        const struct loss loss = loss_of(spec);
+        struct dataset *data = dataset_of(grid, true, false);
+        struct backprop *b = backprop_create(model, &loss, 4, k == 1 ? 1 : 0);
+        double w[12], y[12], m[12] = {0}, expected = k == 0 ? NAN : 0;
+
+        hide(data, loss.kind);
+        dmat_gather(model->params->W[0], w, -1);
+        dmat_gather(data->Y, y, -1);
+        if (data->M) dmat_gather(data->M, m, -1);
+        for (int i = 0; i < 12; i++) expected += (1 - m[i]) * (2 * w[i] - y[i]) * (2 * w[i] - y[i]) / 24;
+        const double found = backprop_recovery(b, model, data);
+        if (k == 0)
+            assert_true(isnan(found));
+        else
+            assert_close(found, expected, 1e-14);
+        backprop_destroy(&b);
+        dataset_destroy(&data);
+        model_destroy(&model);
+        spec_destroy(&spec);
+    }
+}
+
+static void recoveries(void **state)
+{
+    (void)state;
+    on_every_grid(recovery_on);
 }
 
 static void gradients(void **state)
@@ -624,6 +686,8 @@ static const struct CMUnitTest net_tests[] = {
     cmocka_unit_test(refused_models),  cmocka_unit_test(parameters),    cmocka_unit_test(losses),
     cmocka_unit_test(gradients),       cmocka_unit_test(fresh_samples), cmocka_unit_test(learning_rates),
     cmocka_unit_test(optimizer_steps),
+
+    cmocka_unit_test(recoveries),
 };
 
 UNIT_MAIN(net_tests, scratch_create, scratch_remove)

@@ -1,0 +1,74 @@
+/* What twin.c (the lockstep), twin_compressed.c and twin_narrow.c (how the two kinds are made) share. */
+#ifndef EIGENTRAIN_TRAIN_TWIN_PRIVATE_H
+#define EIGENTRAIN_TRAIN_TWIN_PRIVATE_H
+
+#include "train/optimizer.h"
+#include "train/twin.h"
+
+/* What belongs to a compressed network only. */
+struct compressed;
+
+/* What is timed: the twin; the large network for the same steps; both until their losses are below the tolerance. */
+enum clock { CLOCK_TWIN, CLOCK_NETWORK, CLOCK_TWIN_TO, CLOCK_NETWORK_TO, CLOCKS };
+
+struct twin {
+    char *name; /* its group in metrics.h5; owned */
+    char *key;  /* its path in the input, "twins[0]"; owned */
+    int number; /* counted from 0 */
+    int64_t every;
+    struct model *model;           /* owned */
+    struct backprop *backprop;     /* owned */
+    struct params *gradient;       /* owned */
+    struct optimizer *optimizer;   /* owned */
+    struct compressed *compressed; /* owned; NULL for a twin that has no theory */
+
+    double tolerance;
+    double loss;                      /* of the current step's data, or of the last one it was trained on */
+    int64_t updates;                  /* made */
+    bool frozen;                      /* it is trained no further */
+    int64_t reached, network_reached; /* the first steps with a loss below the tolerance, of both networks; −1 */
+
+    double clock[CLOCKS]; /* seconds of gradients and updates; until a tolerance: NaN before it is reached */
+
+    struct record_group *group;                           /* borrowed from the record */
+    int q_loss, q_recovery, q_reached, q_network_reached; /* q_recovery −1: all of the target is seen */
+};
+
+/* Local. A linear network of these widths (copied) with the large one's output scale, layers without bias; parameters
+ * are the caller's affair. */
+struct model *twin_linear_model(const struct model *large, int depth, const int64_t *width);
+
+/* Local. The rank that the key of a twin asks for, or data.rank; a problem and 1 if there is neither. */
+int twin_rank(const struct twin *twin, const struct spec *spec, struct problems *problems);
+
+/* ---- twin_narrow.c */
+
+/* Collective on the grid. A network like the large one, but with hidden layers of a small width; its start is of the
+ * same kind, from random numbers of its own. NULL with problems. */
+struct model *narrow_create(const struct twin *twin, const struct setting *run, struct problems *problems);
+
+/* ---- twin_compressed.c */
+
+/* Collective on the grid. The compressed network of the input, with twin->compressed if it is that of the law. NULL
+ * with problems. */
+struct model *compressed_create(struct twin *twin, const struct twins_setting *setting, struct problems *problems);
+
+/* Local. Frees it and sets *compressed to NULL. */
+void compressed_destroy(struct compressed **compressed);
+
+/* Local. Declares what is compared with the large network. */
+void compressed_declare(struct twin *twin);
+
+/* Local. An update with this learning rate has been made. */
+void compressed_advance(struct compressed *compressed, double lr);
+
+/* Collective on the grid. Compares the twin with the large network after as many updates of both. */
+void compressed_measure(struct twin *twin, const struct moment *moment);
+
+/* Collective on the grid. Saves or restores the subspaces, the scalars, and the largest deviations so far. */
+void compressed_archive(struct compressed *compressed, const struct dmat *like, struct archive *archive);
+
+/* Local. The theory checks. */
+void compressed_check(const struct twin *twin, struct record *record);
+
+#endif
