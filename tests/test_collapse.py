@@ -231,6 +231,26 @@ probes: [{{kind: collapse}}]
         assert np.isnan(found[name]).all(), name
 
 
+def test_features_too_large_to_be_squared(run, tmp_path):
+    """Of a network whose output is of ordinary size."""
+    X, Y = clustered(np.random.default_rng(7), 6, [5, 5, 5])
+    formula.write_data(tmp_path / "data.h5", Y, X)
+    sizes = [1, 1e180, 1e-180]
+    formula.write_weights(tmp_path / "init.h5", [size * formula.orth(*shape, layer) for layer, (size, shape) in
+                                                 enumerate(zip(sizes, [(6, 6), (6, 6), (3, 6)]), 1)])
+    done = run(f"""
+data: {{kind: hdf5, file: {tmp_path}/data.h5, targets: classes}}
+model: {{widths: [6, 6, 6, 3], activation: linear, trainable: [1], init: {{kind: file, file: {tmp_path}/init.h5}}}}
+train: {{steps: 0}}
+probes: [{{kind: collapse}}]
+""", ranks=2)
+    check(done)
+    found = series(done)
+    for name in ("compression", "discrimination", "nc1", "nc2_equinorm", "nc2_equiangular"):
+        assert np.isfinite(found[name][0, :2]).all() and np.isnan(found[name][0, 2]), name
+    assert np.isnan(found["nc3"]).all() and np.isnan(found["nc4"]).all()
+
+
 # ---------------------------------------------------------------- input errors
 @pytest.mark.parametrize("data, message", [
     ("{kind: gaussian, features: 6, outputs: 3, train: 20}", "one-hot"),

@@ -68,6 +68,7 @@ struct probe_need {
     struct probe_solve *solve; /* [count], owned */
     int count;
     bool copies; /* each matrix is copied first */
+    int passes;  /* how often the network is run over the training set */
 };
 
 /* A kind of probe. One file in src/probes defines one, and probe.c lists it. */

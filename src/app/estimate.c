@@ -43,6 +43,7 @@ static int64_t evaluate_every(const struct estimate *e)
 
 static int64_t parameters_of(const struct model *model)
 {
+    ensure(model);
     int64_t count = 0;
     for (int l = 0; l < model->depth; l++) {
         const struct layer *layer = &model->layer[l];
@@ -93,12 +94,6 @@ static void at_moment(struct estimate *e, const char *moment, int64_t there, int
 static int64_t local_bytes(const struct estimate *e, int64_t m, int64_t n)
 {
     return 8 * dmat_local_size(&e->grid, m, n);
-}
-
-static int64_t set_bytes(const struct estimate *e, int64_t samples)
-{
-    return (e->data.identity ? 0 : local_bytes(e, e->data.features, samples)) +
-           local_bytes(e, e->data.outputs, samples);
 }
 
 /* While the weights get their first values. */
@@ -180,7 +175,8 @@ static void count_memory(struct estimate *e)
     const int arrays = 2 + optimizer_arrays(e->spec) + probes_need_previous(e->probes, e->steps, true);
     const bool whitens = spec_applies(e->spec, "data.whiten") && spec_bool(e->spec, "data.whiten");
     int64_t *memory = e->memory;
-    memory[MEMORY_DATA] = set_bytes(e, e->data.train) + (e->data.test ? set_bytes(e, e->data.test) : 0);
+    memory[MEMORY_DATA] = data_set_bytes(&e->grid, &e->data, e->data.train, true);
+    if (e->data.test > 0) memory[MEMORY_DATA] += data_set_bytes(&e->grid, &e->data, e->data.test, false);
     at_moment(e, whitens ? "whitening the data" : "reading the data", memory[MEMORY_DATA],
               data_bytes(&e->grid, e->spec, &e->data));
     at_moment(e, "starting the weights", memory[MEMORY_DATA] + weights, start_bytes(e));

@@ -121,6 +121,9 @@ static void add_chunk(struct estimate *e, enum timer_part part, int64_t columns,
     add_forward(e, part, columns, times);
     if (gradient) add_backward(e, part, columns, times);
     add(e, part, gradient ? RATE_LOSS : RATE_SCORE, times * share(e, e->data.outputs, columns));
+    if (e->data.measurements > 0) /* all matrices of the measurements are read, with the gradient twice */
+        add(e, part, RATE_STREAM,
+            times * (gradient ? 16 : 8) * (double)e->data.measurements * share(e, e->data.outputs, columns));
     add(e, part, RATE_MESSAGE, times * rounds(e->grid.nprow) * (gradient ? 1 : 2));
 }
 
@@ -223,6 +226,7 @@ static void count_probes(struct estimate *e)
         const struct estimate_probe *p = &e->probe[i];
         const double times = (double)p->times;
         add_spectra(e, &p->need, times);
+        if (p->need.passes > 0) add_pass(e, TIMER_PROBES, e->data.train, false, times * p->need.passes);
         for (int k = 0; k < p->need.count; k++) {
             const struct probe_solve *s = &p->need.solve[k];
             if (s->rank > 0) add_krylov(e, TIMER_PROBES, s, times);

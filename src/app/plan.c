@@ -174,7 +174,7 @@ static void check_sweep(const struct plan *p, const char *text, size_t length, s
             memory_free(missing);
             missing = more;
         }
-    if (*missing)
+    if (axes && *missing)
         problems_add(problems, EXIT_INPUT, "%s is a sweep of %lld members: plan one of them, for example with%s",
                      p->input, (long long)axes->members, missing);
     memory_free(missing);
@@ -192,6 +192,7 @@ static void plan(const struct plan *p, const struct spec *spec, struct problems 
     say_step(e);
     say_probes(e);
     say_disk(e);
+    if (spec_count(spec, "twins") > 0) log_say("not counted: %d twins", spec_count(spec, "twins"));
     say_time(e, &calibration);
     say_basis(e, &calibration);
     estimate_destroy(&e);

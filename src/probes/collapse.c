@@ -225,9 +225,10 @@ static bool check_data(const struct probe *probe, struct collapse *s, const stru
     char key[128];
     snprintf(key, sizeof key, "%s.kind", probe->key);
     if (!classes || s->classes < 2) {
-        spec_problem(spec, problems, key,
-                     "'collapse' compares classes: it needs data with one-hot targets (images, data.targets: classes) "
-                     "of at least two classes");
+        spec_problem(
+            spec, problems, key,
+            "'collapse' compares classes: it needs one-hot targets (images, orthogonal_classes, data.targets: classes) "
+            "of at least two classes");
         return false;
     }
     if (!train) return false;
@@ -388,6 +389,7 @@ static void need(const struct probe *probe, const struct model *model, struct pr
 {
     const struct collapse *s = probe->state;
     need->count = s->full ? s->depth : 0;
+    need->passes = 2;
     need->solve = NEW(struct probe_solve, need->count);
     for (int k = 0; k < need->count; k++) {
         const int64_t m = model->width[k + 1], n = model->width[k];

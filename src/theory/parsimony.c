@@ -175,6 +175,7 @@ void parsimony_archive(struct parsimony **parsimony, const struct dmat *like, st
     if (!there) return;
     const bool loading = archive_loading(archive);
     struct parsimony *p = loading ? NEW(struct parsimony, 1) : *parsimony;
+    ensure(p);
     *parsimony = p;
     archive_sizes(p, archive);
     int64_t *height = NEW(int64_t, p->blocks + 1);
