@@ -25,6 +25,8 @@ struct archive;
 /* Collective on comm. Begins a file (see h5_create), or opens a complete one (see h5_open). NULL with a problem
  * (EXIT_ENVIRONMENT) on every rank. */
 struct archive *archive_save(MPI_Comm comm, const char *path, const char *format, struct problems *problems);
+
+/* Collective on comm. The same for a complete file. */
 struct archive *archive_load(MPI_Comm comm, const char *path, const char *format, struct problems *problems);
 
 /* Collective on the comm. Completes the file, or ends the reading. False with a problem on every rank if anything

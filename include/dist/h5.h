@@ -59,6 +59,8 @@ void h5_dimension(struct h5 *file, const char *path, int64_t size, const int64_t
 /* Collective on the file's comm. The same with real coordinates, or with texts. */
 void h5_dimension_reals(struct h5 *file, const char *path, int64_t size, const double *values,
                         const struct h5_about *about);
+
+/* Collective on the file's comm. The same with texts. */
 void h5_dimension_texts(struct h5 *file, const char *path, int64_t size, const char *const *values,
                         const struct h5_about *about);
 
@@ -109,7 +111,11 @@ char **h5_groups(struct h5 *file, int *count);
 /* Collective on the file's comm. An attribute's value on every rank; a text is owned by the caller (memory_free), NULL
  * after a failure. Numbers are untouched after a failure. */
 int64_t h5_get_int(struct h5 *file, const char *object, const char *name);
+
+/* Collective on the file's comm. The same for a real. */
 double h5_get_real(struct h5 *file, const char *object, const char *name);
+
+/* Collective on the file's comm. The same for a text. */
 char *h5_get_text(struct h5 *file, const char *object, const char *name);
 
 /* Collective on the file's comm. Elements along the first dimension of a dataset (1 for a scalar), 0 after a failure.
@@ -119,6 +125,8 @@ int64_t h5_rows(struct h5 *file, const char *path);
 /* Collective on the file's comm. Reads rows first … first + rows − 1 of a small array, `width` values a row (a failure
  * if its shape is another), to every rank. */
 void h5_read_reals(struct h5 *file, const char *path, int64_t first, int64_t rows, int64_t width, double *values);
+
+/* Collective on the file's comm. The same for integers. */
 void h5_read_ints(struct h5 *file, const char *path, int64_t first, int64_t rows, int64_t width, int64_t *values);
 
 /* Collective on the file's comm = the matrix's grid. A ← the dataset, whatever grid wrote it; a checksum that does not

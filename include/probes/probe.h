@@ -115,6 +115,8 @@ struct probes {
 
 /* Collective on the grid. Creates every probe of the input. Problems on every rank. */
 struct probes *probes_create(const struct setting *setting, struct record *record, struct problems *problems);
+
+/* Local. Frees them and sets *probes to NULL. */
 void probes_destroy(struct probes **probes);
 
 /* Local. Whether a probe measures at `step`: step divisible by every, or the last step. */
