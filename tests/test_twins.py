@@ -94,6 +94,75 @@ twins: [{{kind: compressed, every: 20}}]
     assert_checks_hold(done, 3)
 
 
+@pytest.mark.parametrize("ranks", RANKS)
+def test_diagonal(run, tmp_path, ranks):
+    """dln_diag: left and right spaces of the target meet, three directions move."""
+    formula.write_weights(tmp_path / "init.h5", [0.5 * np.eye(8)] * 3)
+    formula.write_data(tmp_path / "data.h5", np.diag([3.0, 2, 1, 0, 0, 0, 0, 0]))
+    done = run(f"""
+data: {{kind: hdf5, file: {tmp_path}/data.h5}}
+model: {{width: 8, depth: 3, activation: linear, init: {{kind: file, file: {tmp_path}/init.h5}}}}
+loss: {{reduction: sum}}
+train: {{lr: 0.01, steps: 100}}
+twins: [{{kind: compressed, rank: 3, every: 50}}]
+""", ranks=ranks)
+    check(done)
+    np.testing.assert_allclose(series(done, "train/loss")[-1], 0.1692646647225, rtol=1e-9)
+    np.testing.assert_allclose(series(done, "compressed/comp_gap_sq")[-1], 5.587826967e-2, rtol=1e-9)
+    assert series(done, "compressed/block_dim")[-1] == 3
+    assert_checks_hold(done, 3)
+
+
+@pytest.mark.slow
+def test_small_start(run):
+    """dln_equiv_small: the loss of the large network ends where the scalars hold it, that of the small one does not."""
+    done = run("""
+data: {kind: low_rank_matrix, rows: 100, cols: 100, rank: 5}
+model: {width: 100, depth: 3, activation: linear, init: {scale: 0.01}}
+train: {lr: 50, steps: 6000}
+twins: [{kind: compressed, every: 100}]
+""")
+    check(done)
+    np.testing.assert_allclose(series(done, "compressed/comp_gap_sq")[-1], 8.99998380e-11, rtol=1e-7)
+    np.testing.assert_allclose(series(done, "train/loss")[-1], 8.99998380e-11 / 2e4, rtol=0.05)
+    assert series(done, "compressed/loss")[-1] < 5e-16
+    assert_checks_hold(done, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_completion_needs_moving_outer_factors(run, seed):
+    """dln_mc_small: the frozen compressed network stalls, with γ = 0.1 it recovers the target."""
+    done = run(f"""
+run: {{seed: {seed}}}
+data: {{kind: matrix_completion, rows: 100, cols: 100, rank: 5, observed: 0.3}}
+model: {{width: 100, depth: 3, activation: linear, init: {{scale: 0.01}}}}
+loss: {{kind: masked_mse}}
+train: {{lr: 50, steps: 9000}}
+twins:
+  - {{kind: compressed, name: frozen, every: 9000}}
+  - {{kind: compressed, name: moving, every: 9000, outer_lr: 0.1, tolerance: 1e-11}}
+""")
+    check(done)
+    assert series(done, "frozen/recovery_error")[-1] > 1e-2
+    assert series(done, "moving/recovery_error")[-1] < 1e-8
+    assert 4500 < series(done, "moving/network_its_to_tol")[-1] < series(done, "moving/its_to_tol")[-1]
+
+
+@pytest.mark.slow
+def test_bases_of_the_target_save_steps(run):
+    """cdln_mc: a network between the leading singular vectors of what is observed learns faster than the large one."""
+    done = run("""
+data: {kind: matrix_completion, rows: 100, cols: 100, rank: 5, observed: 0.3, spectrum: spread}
+model: {width: 100, depth: 3, activation: linear, init: {scale: 0.01}}
+loss: {kind: masked_mse, reduction: observed}
+train: {lr: 10, steps: 16000, tolerance: 1e-11}
+twins: [{kind: compressed, basis: target, outer_lr: 5, every: 16000}]
+""")
+    check(done)
+    assert series(done, "compressed/its_to_tol")[-1] < 0.6 * series(done, "compressed/network_its_to_tol")[-1]
+
+
 # ---------------------------------------------------------------- formula inputs: all digits, and an independent program
 def write_square(folder, scale=1.0):
     """The start and the target of dln_formula_sq, scaled."""

@@ -248,48 +248,66 @@ static void add_qr(struct estimate *e, int64_t m, int64_t n, double part)
     add(e, TIMER_SETUP, RATE_SENT, part * 8 * share(e, tall, narrow) * rounds(e->grid.npcol));
 }
 
+/* A thin SVD: a wide matrix is first reduced to a square one. */
+static void add_svd(struct estimate *e, int64_t m, int64_t n)
+{
+    const int64_t inner = n > m ? m : n;
+    if (n > m) add_qr(e, n, m, 1);
+    if (n > m) add_product(e, TIMER_SETUP, &(struct product){'N', 'N', m, n, m}, 1);
+    add_kernel(e, TIMER_SETUP, (struct estimate_kernel){.kind = KERNEL_SVD, .m = m, .n = inner},
+               factor_gathers(m, inner) ? 1 : 1.0 / e->grid.size);
+}
+
 static void count_whitening(struct estimate *e)
 {
-    const int64_t d = e->data.features, N = e->data.train, k = d < N ? d : N, inner = N > d ? d : N;
-    const struct product products[] = {
-        {'N', 'N', d, N, k}, {'N', 'N', k, N, k}, {'N', 'T', d, d, k}, {'N', 'N', d, e->data.test, d}};
-    if (N > d) add_qr(e, N, d, 1);
-    add_kernel(e, TIMER_SETUP, (struct estimate_kernel){.kind = KERNEL_SVD, .m = d, .n = inner},
-               factor_gathers(d, inner) ? 1 : 1.0 / e->grid.size);
-    for (int i = 0; i < (e->data.test > 0 ? 4 : 2); i++) add_product(e, TIMER_SETUP, &products[i], 1);
+    const int64_t d = e->data.features, N = e->data.train, k = d < N ? d : N;
+    const struct product products[] = {{'N', 'N', d, N, k}, {'N', 'T', d, d, k}, {'N', 'N', d, e->data.test, d}};
+    add_svd(e, d, N);
+    for (int i = 0; i < (e->data.test > 0 ? 3 : 1); i++) add_product(e, TIMER_SETUP, &products[i], 1);
+}
+
+/* A target of low rank: the singular triplets of a random matrix, the leading ones or all; and its measurements. */
+static void count_target(struct estimate *e)
+{
+    const struct data_sizes *d = &e->data;
+    const int rank = to_int(spec_int(e->spec, "data.rank"));
+    const struct probe_solve solve = {.m = d->outputs,
+                                      .n = d->features,
+                                      .elements = d->outputs * d->features,
+                                      .factors = 1,
+                                      .rank = rank,
+                                      .bulk = true};
+    const double local = share(e, d->outputs, d->features);
+    if (spec_is(e->spec, "data.spectrum", "leading"))
+        add_krylov(e, TIMER_SETUP, &solve, 1);
+    else
+        add_svd(e, d->outputs, d->features);
+    add(e, TIMER_SETUP, RATE_STREAM, 24 * rank * local);
+    add(e, TIMER_SETUP, RATE_NORMAL, local * (1 + (double)d->measurements));
 }
 
 static void count_data(struct estimate *e)
 {
-    const char *kind = spec_text(e->spec, "data.kind");
     const struct data_sizes *d = &e->data;
+    const struct spec *spec = e->spec;
     const double samples = (double)(d->train + d->test), length = (double)(d->features + d->outputs);
-    const double local = share(e, d->features, d->train) + share(e, d->outputs, d->train);
-    if (strcmp(kind, "gaussian") == 0) {
-        add(e, TIMER_SETUP, RATE_NORMAL, local * samples / (double)d->train);
-    } else if (strcmp(kind, "low_rank_matrix") == 0) {
-        const struct probe_solve solve = {.m = d->outputs,
-                                          .n = d->features,
-                                          .elements = d->outputs * d->features,
-                                          .factors = 1,
-                                          .rank = to_int(spec_int(e->spec, "data.rank")),
-                                          .bulk = true};
-        add(e, TIMER_SETUP, RATE_NORMAL, share(e, d->outputs, d->features));
-        add_krylov(e, TIMER_SETUP, &solve, 1);
-        add(e, TIMER_SETUP, RATE_STREAM, 24 * solve.rank * share(e, d->outputs, d->features));
-    } else {
-        const bool images = strcmp(kind, "hdf5") != 0;
-        add(e, TIMER_SETUP, images ? RATE_PIXEL : RATE_DISK, samples * (images ? (double)d->features : 8 * length));
+    const double local =
+        (share(e, d->features, d->train) + share(e, d->outputs, d->train)) * samples / (double)d->train;
+    const bool hdf5 = spec_is(spec, "data.kind", "hdf5"), classes = spec_is(spec, "data.kind", "orthogonal_classes");
+    if (spec_applies(spec, "data.rank")) {
+        count_target(e);
+    } else if (spec_is(spec, "data.kind", "gaussian") || classes) {
+        add(e, TIMER_SETUP, RATE_NORMAL, local);
+        if (classes) add_qr(e, d->features, d->train, 1);
+    } else { /* the root reads and hands on; HDF5 is read by all */
+        add(e, TIMER_SETUP, hdf5 ? RATE_DISK : RATE_PIXEL, samples * (hdf5 ? 8 * length : (double)d->features));
         add(e, TIMER_SETUP, RATE_SENT, e->grid.size > 1 ? 8 * samples * length : 0);
         add(e, TIMER_SETUP, RATE_STREAM, 16 * local);
     }
-    if (spec_applies(e->spec, "data.centre") && spec_bool(e->spec, "data.centre"))
-        add(e, TIMER_SETUP, RATE_STREAM, 32 * local * samples / (double)d->train);
-    if (spec_applies(e->spec, "data.whiten") && spec_bool(e->spec, "data.whiten")) count_whitening(e);
-    if (e->batches.compressed) {
-        const double K = (double)d->outputs;
-        add_qr(e, d->train, d->features, 0.5 + K / (double)d->features);
-    }
+    if (spec_applies(spec, "data.centre") && spec_bool(spec, "data.centre"))
+        add(e, TIMER_SETUP, RATE_STREAM, 32 * local);
+    if (spec_applies(spec, "data.whiten") && spec_bool(spec, "data.whiten")) count_whitening(e);
+    if (e->batches.compressed) add_qr(e, d->train, d->features, 0.5 + (double)d->outputs / (double)d->features);
 }
 
 static void count_start(struct estimate *e)

@@ -44,7 +44,7 @@ static const double LARGEST_FACTOR = 0.2;
  * that the output error does not add to it. */
 static const double CONVERGED = 1e-14, NO_FLOOR = 1e-4;
 
-/* Xᵀ X = I. Most data fails at its first column already. */
+/* Xᵀ X = I. The norms come first: they are cheap, and most data fails there. */
 static bool has_orthonormal_columns(const struct dmat *X)
 {
     if (!X) return true;
