@@ -216,8 +216,8 @@ static struct estimate_kernel cut(const struct estimate_kernel *kernel)
         k.m = (int64_t)ceil((double)k.m * shrink);
         k.n = (int64_t)ceil((double)k.n * shrink);
     }
-    const int64_t smaller = k.m < k.n ? k.m : k.n;
-    if (k.k < least && k.k >= smaller) k.k = smaller - 1; /* as large a share of the spectrum as it was, nearly */
+    const int64_t smaller = k.m < k.n ? k.m : k.n, possible = k.k < least && smaller > 1 ? smaller - 1 : smaller;
+    if (k.k > possible) k.k = possible; /* the vectors of one rank may be shorter than their number */
     return k;
 }
 

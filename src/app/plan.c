@@ -1,5 +1,4 @@
 /* plan: the command that says what a run would need. */
-#include "base/build.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "dist/krylov.h"

@@ -122,9 +122,7 @@ static void check_classes(const char *path, const char *y, const struct dmat *Y,
     memory_free(sum);
 }
 
-/* The lowest index (row + column · rows) of an entry of M that is neither 0 nor 1, or INT64_MAX; and the number of
- * ones.
- */
+/* The lowest index (row + column · rows) of an entry of M that is neither 0 nor 1, or INT64_MAX; counts the ones. */
 static int64_t check_mask(const struct dmat *M, int64_t *ones)
 {
     int64_t bad = INT64_MAX, count = 0;

@@ -32,6 +32,10 @@ void observe_prepare(struct trainer *t)
     t->q_train_accuracy = scalar(t->evaluated, "train_accuracy", "accuracy on the training set", NULL);
     t->q_test_loss = scalar(t->evaluated, "test_loss", "loss of the test set", formula);
     t->q_test_accuracy = scalar(t->evaluated, "test_accuracy", "accuracy on the test set", NULL);
+    t->hides = t->data->train->M || t->data->train->sensing;
+    if (t->hides)
+        t->q_recovery = scalar(t->evaluated, "recovery_error", "error on what the loss does not show",
+                               "1/(2KN) |(1 - M) o (f(X) - Y)|_F^2; all entries count with measurements");
     if (!spec_is(t->spec, "train.evaluate_every", "auto"))
         t->evaluate_every = spec_int(t->spec, "train.evaluate_every");
     else
@@ -63,6 +67,8 @@ static void evaluate(struct trainer *t)
     record_put_at(t->evaluated, t->q_train_accuracy, 0, train_accuracy);
     record_put_at(t->evaluated, t->q_test_loss, 0, test_loss);
     record_put_at(t->evaluated, t->q_test_accuracy, 0, test_accuracy);
+    if (t->hides)
+        record_put_at(t->evaluated, t->q_recovery, 0, backprop_recovery(t->backprop, t->model, t->data->train));
     timer_add(TIMER_EVALUATE, since);
 }
 

@@ -47,7 +47,8 @@ struct trainer {
 
     /* observe.c */
     struct record_group *train, *evaluated;
-    int q_loss, q_norm, q_lr, q_train_loss, q_train_accuracy, q_test_loss, q_test_accuracy;
+    int q_loss, q_norm, q_lr, q_train_loss, q_train_accuracy, q_test_loss, q_test_accuracy, q_recovery;
+    bool hides;                             /* the loss does not show all of the target: what it hides is evaluated */
     int64_t evaluate_every, snapshot_every; /* steps; 0: never; snapshots at −1: only at the end */
     double started, status_written;
     int lost_snapshots;

@@ -336,15 +336,18 @@ static double block_error(const struct parsimony *law, int l, const struct dmat 
     return largest;
 }
 
-/* W_last … W_1 of a linear network; the caller owns it. */
+/* W_last … W_1 of a linear network, from the side that has fewer entries; the caller owns it. */
 static struct dmat *product_of(const struct model *model, int last)
 {
     struct dmat *const *W = model->params->W;
-    struct dmat *P = dmat_create(model->grid, W[0]->m, W[0]->n);
-    dmat_copy(P, W[0]);
-    for (int l = 2; l <= last; l++) {
-        struct dmat *next = dmat_create(model->grid, W[l - 1]->m, P->n);
-        dmat_gemm('N', 'N', 1, W[l - 1], P, 0, next);
+    const bool from_left = model->width[last] < model->width[0];
+    const struct dmat *first = W[from_left ? last - 1 : 0];
+    struct dmat *P = dmat_create(model->grid, first->m, first->n);
+    dmat_copy(P, first);
+    for (int i = 1; i < last; i++) {
+        const struct dmat *left = from_left ? P : W[i], *right = from_left ? W[last - 1 - i] : P;
+        struct dmat *next = dmat_create(model->grid, left->m, right->n);
+        dmat_gemm('N', 'N', 1, left, right, 0, next);
         dmat_destroy(&P);
         P = next;
     }

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+import re
 import shlex
 import subprocess
 import sys
@@ -15,7 +16,15 @@ import tempfile
 import h5py
 
 HERE = Path(__file__).resolve().parent
+INPUTS = HERE.parent.parent / "inputs"
 RANKS = 2
+# Runs of some seconds that spend their time differently: name, input, changes.
+PLANNED = (
+    ("full batch, full spectra", INPUTS / "quickstart.yaml", ("train.steps=100",)),
+    ("batches of 64", INPUTS / "quickstart.yaml",
+     ("train.optimizer=sgd", "train.batch=64", "train.steps=2000", "train.evaluate_every=500")),
+    ("width 1024, snapshots", HERE / "svd.yaml", ("train.steps=80", "snapshot.every=20")),
+)
 
 
 class Bench:
@@ -28,9 +37,9 @@ class Bench:
         self.rows.append({"study": study, "metric": metric, "ours": ours, "limit": limit, "peer": peer, "ratio": ratio,
                           "demanded": demanded})
 
-    def ours(self, program, *arguments):
+    def ours(self, program, *arguments, ranks=RANKS):
         folder = self.build if program == "eigentrain" else self.build / "tests"
-        command = [*self.mpirun, "-n", str(RANKS), str(folder / program), *map(str, arguments)]
+        command = [*self.mpirun, "-n", str(ranks), str(folder / program), *map(str, arguments)]
         return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
 
     def peer(self, script, *arguments, fast=True):
@@ -112,6 +121,34 @@ def twins(bench):
                   peer=peer["step_seconds"], ratio=peer["step_seconds"] / large, demanded=">= 1.0")
 
 
+def predicted(bench, ranks, *arguments):
+    """Seconds and MiB that `plan` says."""
+    text = bench.ours("eigentrain", "plan", *arguments, ranks=ranks)
+    amount, unit = re.search(r"largest share: ([\d.]+) (MiB|GiB)", text).groups()
+    return float(re.search(r"predicted time: ([\d.e+-]+) s", text)[1]), float(amount) * {"MiB": 1, "GiB": 1024}[unit]
+
+
+def taken(bench, ranks, *arguments):
+    """Seconds and MiB that the run took."""
+    run = bench.scratch / "planned"
+    bench.ours("eigentrain", "run", *arguments, "--out", run, "--overwrite", "--quiet", ranks=ranks)
+    with h5py.File(run / "metrics.h5") as file:
+        return float(file["timing/seconds"][()].sum()), file["timing"].attrs["peak_memory_bytes"] / 2**20
+
+
+def plan(bench):
+    """What `plan` predicts beside what the run takes, alternating; of three pairs the one with the ratio in the middle."""
+    for name, path, changes in PLANNED:
+        arguments = [path, *(word for change in changes for word in ("--set", change))]
+        for ranks in (1, RANKS):
+            say(f"plan beside run: {name}, {ranks} rank{'s' if ranks > 1 else ''} …")
+            pairs = [(predicted(bench, ranks, *arguments), taken(bench, ranks, *arguments)) for _ in range(3)]
+            for i, unit, demanded in ((0, "seconds", "0.7 to 1.3"), (1, "MiB", "0.9 to 1.1")):
+                said, was = sorted(((said[i], was[i]) for said, was in pairs), key=lambda pair: pair[0] / pair[1])[1]
+                bench.row("plan", f"{unit} predicted beside measured: {name}, ranks: {ranks}", said, limit=was,
+                          ratio=said / was, demanded=demanded)
+
+
 def table(rows):
     def number(value):
         return "" if value is None else f"{value:.4g}"
@@ -138,6 +175,7 @@ def main():
             training_step(bench, width, demanded)
         singular_values(bench)
         twins(bench)
+        plan(bench)
     table(bench.rows)
     path = arguments.build / "bench.json"
     path.write_text(json.dumps(bench.rows, indent=1) + "\n")
