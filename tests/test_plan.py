@@ -59,7 +59,7 @@ def test_all_parts_are_there_and_nothing_is_written(plan, tmp_path):
     assert done.returncode == 0, done.stderr
     out = done.stdout
     assert out.startswith("plan of input.yaml: run, 1 rank as 1 × 1, block 64\n")
-    assert "600 inputs, 400 outputs, depth 4, 1003400 parameters; 1500 training samples" in out
+    assert "600 inputs, 400 outputs, depth 4, 1001900 parameters; 1500 training samples" in out
     for label in ("program and libraries", "data", "weights, gradient, optimizer", "activations", "probes and series"):
         assert number(out, label) > 0, label
     # weights, gradient, two moments, the weights before: five arrays of 8 bytes a parameter
