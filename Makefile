@@ -38,7 +38,7 @@ MPIRUN ?= mpirun --oversubscribe
 PACKAGES_build := gcc libc6-dev pkg-config libopenmpi-dev openmpi-bin libscalapack-openmpi-dev libpetsc-real-dev \
 	libslepc-real-dev libhdf5-openmpi-dev libopenblas-dev libyaml-dev librandom123-dev zlib1g-dev
 PACKAGES_demo  := $(PACKAGES_build) python3 python3-h5py python3-numpy python3-matplotlib dataset-fashion-mnist
-PACKAGES_check := $(PACKAGES_demo) python3-scipy python3-yaml python3-xarray python3-h5netcdf python3-pytest \
+PACKAGES_check := $(PACKAGES_demo) python3-scipy python3-yaml python3-xarray python3-h5netcdf python3-pytest python3-pytest-xdist \
 	libcmocka-dev hdf5-tools cppcheck clang-tidy clang-format git slurm-wlm munge
 PACKAGES_bench := $(PACKAGES_demo) python3-scipy python3-torch
 

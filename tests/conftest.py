@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 import shlex
 import sys
+import tempfile
 
 import pytest
 
@@ -23,16 +24,23 @@ class Finished:
 
 
 def pytest_addoption(parser):
-    parser.addoption("--all", action="store_true", help="run the tests marked slow, too")
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow, too")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: takes more than a few seconds; runs only with --all")
+    """A process of pytest-xdist has a temporary folder of its own: runs of Open MPI that share one disturb each other
+    when they tidy it up."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker:
+        folder = Path(tempfile.gettempdir()) / worker
+        folder.mkdir(exist_ok=True)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    config.addinivalue_line("markers", "slow: takes more than a few seconds; runs only with --slow")
 
 
 def pytest_collection_modifyitems(config, items):
     """Slow tests are left out, not skipped: skipped is what could not run."""
-    if config.getoption("--all"):
+    if config.getoption("--slow"):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]
     if slow:
@@ -44,7 +52,7 @@ def pytest_runtest_logreport(report):
     """One line a test, for tests/run.py, which gives its standard output as our standard error."""
     ended_early = report.when != "call" and report.outcome != "passed" and not (
         report.when == "teardown" and report.skipped)
-    if os.environ.get("EIGENTRAIN_PROGRESS") and (report.when == "call" or ended_early):
+    if os.environ.get("EIGENTRAIN_PROGRESS") and "PYTEST_XDIST_WORKER" not in os.environ and (report.when == "call" or ended_early):
         name = report.nodeid.removeprefix("tests/")
         print(line_of(name, report.outcome, report.duration), file=sys.stderr, flush=True)
 

@@ -23,6 +23,7 @@ TESTS = Path(__file__).resolve().parent
 LINT_TIMEOUT = 600
 UNIT_TIMEOUT = 120
 PYTEST_TIMEOUT = {False: 3600, True: 4 * 3600}  # with --all; a single test has its own, shorter one
+PROCESSES = 2  # that run Python tests; most tests have one or two ranks
 GRACE = 5  # seconds between asking and killing
 SKIPPED = 77  # exit code by which a unit test says that the machine lacks what it needs
 NO_TESTS_COLLECTED = 5  # pytest's exit code
@@ -41,6 +42,9 @@ def child_environment(**more):
     """What every child gets: no locale assumed, root allowed to run Open MPI."""
     return {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "LC_ALL": "C",
             "PYTHONUTF8": "1",
+            # Two tests run at a time: ranks are not tied to cores, where they would meet on the first, nor threaded.
+            "OMPI_MCA_hwloc_base_binding_policy": "none",
+            "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),
             # Open MPI and PETSc do not free everything at their end; memory errors are what SAN=1 is after.
             "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "detect_leaks=0"), **more}
 
@@ -151,11 +155,12 @@ def timed(name, command, timeout, cwd):
 
 
 def run_pytest(build, mpirun, word, everything, scratch):
-    """All Python tests in one process, which prints their lines itself (tests/conftest.py). Returns their results."""
+    """All Python tests, a file at a time in each of two processes; their lines are printed as they come
+    (tests/conftest.py). Returns their results."""
     report = scratch / "pytest.xml"
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "--color=no", "-p", "no:cacheprovider",
-               "--continue-on-collection-errors", f"--junitxml={report}",
-               *(["--all"] if everything else []), *(["-k", word] if word else []), str(TESTS)]
+               "--continue-on-collection-errors", f"--junitxml={report}", "-n", str(PROCESSES), "--dist", "loadfile",
+               *(["--slow"] if everything else []), *(["-k", word] if word else []), str(TESTS)]
     environment = child_environment(EIGENTRAIN=str((build / "eigentrain").resolve()),
                                     EIGENTRAIN_MPIRUN=shlex.join(mpirun), EIGENTRAIN_PROGRESS="1")
     with open(scratch / "pytest.log", "w+b") as log:
