@@ -60,7 +60,7 @@ def test_interrupted_runs_end_with_the_same_bits(run, tmp_path, rule, ranks):
     """Interrupted once, twice in a row, at a checkpoint and elsewhere, before the first and at the last step."""
     text = INPUT.format(train=RULES[rule])
     check(run(text, ranks=ranks, args=["--out", "whole"]))
-    for stops in ([1], [6, 7], [10, 22], [23]) if ranks == 1 else ([4, 13],):
+    for stops in ([1], [6, 7], [10, 22, 23]) if ranks == 1 else ([4, 13],):
         out = "in-pieces-" + "-".join(map(str, stops))
         for stop in stops:
             check(run(text, ranks=ranks, args=["--out", out, "--resume", "--set", f"train.steps={stop}"]))
@@ -340,7 +340,7 @@ def kill_runs(run, command, background, tmp_path, kills):
 
 
 def test_some_kills(run, command, background, tmp_path):
-    kill_runs(run, command, background, tmp_path, 16)
+    kill_runs(run, command, background, tmp_path, 6)
 
 
 @pytest.mark.slow
@@ -492,8 +492,8 @@ def test_a_limit_on_the_size_of_files(run, background, tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 1400 KiB."""
-    folder = tmp_path / "disk"
+    """A file system of 1400 KiB, below a long path."""
+    folder = tmp_path / ("disk" * 50)
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1400k", "tmpfs", str(folder)], capture_output=True, text=True)
     if mounted.returncode:

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <hdf5_hl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,15 +20,17 @@ static const int64_t PIECE = (int64_t)1 << 30; /* bytes a transfer: ROMIO counts
 
 /* ---------------------------------------------------------------- errors */
 
+enum { REASON = 2 * PATH_MAX }; /* what HDF5 says may hold the path of the file */
+
 static herr_t innermost(unsigned n, const H5E_error2_t *entry, void *text)
 {
-    if (n == 0) snprintf(text, 256, "%s", entry->desc ? entry->desc : "unknown reason");
+    if (n == 0) snprintf(text, REASON, "%s", entry->desc ? entry->desc : "unknown reason");
     return 0;
 }
 
 const char *h5_reason(void)
 {
-    static char text[256];
+    static char text[REASON];
     snprintf(text, sizeof text, "unknown reason");
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, text);
     /* The POSIX driver buries the system's words in a paragraph with time stamps and addresses. */
