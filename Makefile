@@ -3,7 +3,7 @@
 #   make            build/eigentrain
 #   make demo       train on Fashion-MNIST on two ranks and draw the figures
 #   make check      lint and tests (SAN=1: with the address and undefined-behaviour sanitizers)
-#   make bench      speed beside the machine's limit and beside other programs, in one run
+#   make bench      speed beside the machine's limit and beside other programs, in one run (STUDIES="step svd": a part)
 #   make lint       floors, one library per room, contract comments, cppcheck, clang-tidy, format
 #   make info       the resolved flags and versions
 #   make install    PREFIX=/usr/local
@@ -170,7 +170,7 @@ unit: $(UNIT)
 
 bench: $(BUILD)/.packages-bench
 	@$(MAKE) --no-print-directory -j$(NPROC) all $(BENCHES)
-	@$(find_python); $$python tests/bench/bench.py --build $(BUILD) --mpirun '$(if $(filter 1,$(NPROC)),$(MPIRUN),mpirun)'
+	@$(find_python); $$python tests/bench/bench.py --build $(BUILD) --mpirun '$(if $(filter 1,$(NPROC)),$(MPIRUN),mpirun)' --studies $(STUDIES)
 
 lint: $(BUILD)/.packages-check
 	@$(find_python); $$python tests/lint.py --flags '$(ALL_CFLAGS)'
