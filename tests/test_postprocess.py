@@ -278,12 +278,67 @@ def test_collapse(tmp_path, layers, last, theory):
 
 
 def test_collapse_in_words(tmp_path):
-    import plot as plotting
+    from draw import collapse
     directory = write_run(tmp_path / "collapse", widths=(50,) * 6 + (5,))
     with h5py.File(directory / "metrics.h5", "r+") as file:
         write_collapse(file, np.arange(0, 500, 10), 6)
-    text = plotting.compression_message(runs.open_run(directory).groups["collapse"])
+    text = collapse.compression_message(runs.open_run(directory).groups["collapse"])
     assert text == "The classes contract by a factor 0.2 a layer, in all to 0.0003;\n0.95–0.99 of the closed form"
+
+
+# ---------------------------------------------------------------- published values
+def test_published_beside_ours(tmp_path):
+    """By the name in the input; what the run has not measured is left out."""
+    directory = write_run(tmp_path / "run", widths=(50,) * 6 + (5,))
+    (directory / "input.yaml").write_text("# a comment\nrun:\n  seed: 3\n  name: dln_pnc  # the study\ndata: {}\n", encoding="utf-8")
+    with h5py.File(directory / "metrics.h5", "r+") as file:
+        write_collapse(file, np.arange(0, 500, 10), 6)
+        compression = file["collapse/compression"][-1]
+    done = plot(directory)
+    assert (done.returncode, done.stderr) == (0, "")
+    row = next(line for line in done.stdout.splitlines() if line.startswith("compression"))
+    assert "11.99933 3.48212" in row and row.endswith(" ".join(f"{value:.4g}" for value in compression))
+    with h5py.File(directory / "metrics.h5", "r+") as file:
+        del file["collapse"]
+    assert "11.99933" not in plot(directory).stdout
+
+
+def test_entries_are_of_shipped_studies():
+    import published
+    inputs = POSTPROCESS.parent / "inputs" / "parsimony"
+    for name in json.loads(published.FILE.read_text(encoding="utf-8")):
+        text = (inputs / f"{name}.yaml").read_text(encoding="utf-8")
+        assert published.study(text) == name
+        for entry in published.entries(name):
+            assert bool(entry.quantity) != bool(entry.figure) and (entry.value is None) == bool(entry.range), entry.what
+            assert not entry.figure or len(entry.at) == len(entry.values()), entry.what
+
+
+@pytest.mark.parametrize("text, name", [("run: {seed: 1, name: a-1}", "a-1"), ("run:\n  name: \"b\"\nx: {name: c}", "b"),
+                                        ("run: {seed: 1}\nx: {name: c}", ""), ("", "")])
+def test_name_of_a_study(text, name):
+    import published
+    assert published.study(text) == name
+
+
+def test_compression_of_a_sweep(tmp_path):
+    """All members in one figure, whose published values are found by their parameters."""
+    lines = ["member,name,model.depth,model.activation,state,reason,step,steps,seconds,train/loss"]
+    for number, (depth, activation) in enumerate([(6, "linear"), (8, "linear"), (6, "relu"), (8, "relu")], 1):
+        directory = write_run(tmp_path / f"m{number}", widths=(50,) * depth + (5,), last=100)
+        (directory / "input.yaml").write_text("run: {name: dln_collapse_grid}\n", encoding="utf-8")
+        with open(directory / "resolved.yaml", "a", encoding="utf-8") as file:
+            file.write(f"model:\n  depth: {depth}\n  activation: {activation}\n")
+        with h5py.File(directory / "metrics.h5", "r+") as file:
+            write_collapse(file, np.arange(0, 101, 10), depth, activation == "linear")
+        lines.append(f"{number},m{number},{depth},{activation},done,,100,100,1,0.1")
+    (tmp_path / "members.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    done = subprocess.run([sys.executable, POSTPROCESS / "collect.py", tmp_path], capture_output=True, text=True, timeout=120,
+                          check=False, env={**os.environ, "MPLBACKEND": "Agg"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"compression.png", "collapse_balancedness.png", "collapse_mid_sv_range.png"} <= set(figures(tmp_path))
+    table = [line for line in done.stdout.splitlines() if line.startswith("last compression")]
+    assert len(table) == 2 and "linear" in table[0] and "0.0015" in table[0]
 
 
 @pytest.mark.parametrize("prepare, message", [
@@ -327,6 +382,6 @@ def test_reader(run_directory):
 
 
 def test_message_counts_what_moves(run_directory):
-    import plot as plotting
+    from draw import spectrum
     run = runs.open_run(run_directory)
-    assert plotting.spectrum_message(run, run.groups["spectrum"]) == "the leading 10 of up to 256 singular values move"
+    assert spectrum.spectrum_message(run, run.groups["spectrum"]) == "the leading 10 of up to 256 singular values move"
