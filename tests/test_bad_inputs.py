@@ -597,7 +597,7 @@ TRAINING = [
     Row("online from files", text("data: {kind: fashion_mnist, train: 12, test: 0, whiten: true}",
                                   train="train: {optimizer: sgd, batch: 4, online: true}"),
         ["input.yaml:3: train.online: data.kind: fashion_mnist has no generator of fresh samples; it applies to "
-         "data.kind: gaussian"], ranks=(1, 2)),
+         "data.kind: gaussian and the mixtures"], ranks=(1, 2)),
     Row("online and whitened", text(f"{DATA[:-1]}, centre: true, whiten: true}}",
                                     train="train: {optimizer: sgd, batch: 4, online: true}"),
         ["input.yaml:1: data.centre: fresh samples (train.online) are used as drawn, not centred",

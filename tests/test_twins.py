@@ -130,6 +130,27 @@ twins: [{kind: compressed, every: 100}]
 
 
 @pytest.mark.slow
+def test_nothing_is_gathered(run):
+    """Width 4096 on 2 ranks: with a twin a rank holds less than 2 whole layers more, all of it its half of some matrix."""
+    text = """
+data: {kind: low_rank_matrix, rows: 4096, cols: 4096, rank: 10, spectrum: given, singular_values: [9, 9, 8, 8, 7, 7, 6, 6, 5, 5]}
+model: {width: 4096, depth: 2, activation: linear, init: {kind: householder}}
+loss: {reduction: sum}
+train: {lr: 1e-3, steps: 1, evaluate_every: 1000}
+checkpoint: {end: false}
+"""
+    alone, beside = run(text, ranks=2, timeout=600), run(text + "twins: [{kind: compressed}]\n", ranks=2, timeout=600)
+    check(alone)
+    check(beside)
+    assert_checks_hold(beside, 3)
+    peaks = []
+    for done in (alone, beside):
+        with h5py.File(done.dir / "metrics.h5") as file:
+            peaks.append(file["timing"].attrs["peak_memory_bytes"])
+    assert peaks[1] - peaks[0] < 2 * 8 * 4096 ** 2, peaks
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_completion_needs_moving_outer_factors(run, seed):
     """dln_mc_small: the frozen compressed network stalls, with γ = 0.1 it recovers the target."""

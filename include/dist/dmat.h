@@ -61,6 +61,12 @@ void dmat_axpy(struct dmat *A, double a, const struct dmat *B);
 /* Local. Sets element (ig, jg) = value(ig, jg, context): the same matrix for every grid. */
 void dmat_set(struct dmat *A, double (*value)(int64_t ig, int64_t jg, const void *context), const void *context);
 
+/* Local. A ← value·I (of a rectangle, too). */
+void dmat_identity(struct dmat *A, double value);
+
+/* Collective on the grid. max |A|, the same on every rank; NaN if there is one. */
+double dmat_largest(const struct dmat *A);
+
 /* Collective on the grid. Σ A∘B. */
 double dmat_dot(const struct dmat *A, const struct dmat *B);
 

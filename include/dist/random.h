@@ -13,7 +13,7 @@ enum random_stream {
     RANDOM_BATCHES = 0x20000,
     RANDOM_KRYLOV = 0x30000,
     RANDOM_DATA = 0x40000,   /* +0 training inputs, +1 training targets, +2 test inputs, +3 test targets, +4 teacher, +5
-                                noise of inputs, +6 mask, +7 measurements */
+                                noise of inputs, +6 mask, +7 measurements, +8, +9 singular vectors */
     RANDOM_ONLINE = 0x50000, /* +0 inputs, +1 targets of the fresh samples that each step draws */
     RANDOM_TWINS = 0x100000, /* twin i adds i · 0x10000: the start of its weights */
 };

@@ -17,7 +17,7 @@ struct dataset {
     struct dmat *M;          /* K × N, 1 where Y is observed and 0 elsewhere, owned; NULL: all of it is */
     struct sensing *sensing; /* what is known of Y in place of its entries (net/sensing.h), owned; NULL: the entries */
     int64_t features;        /* d */
-    int64_t outputs;         /* K */
+    int64_t outputs;         /* K; where Y stands for a larger target (train/reduction.h), the larger one's */
     int64_t samples;         /* N: what the loss is divided by */
     int64_t observed;        /* number of ones in M, if there is one */
     bool classification;     /* Y is one-hot: accuracy makes sense */
@@ -96,11 +96,28 @@ void generated_fresh(struct dataset *set, uint64_t seed, uint64_t first);
 bool matrix_problem_fits(const struct spec *spec, struct problems *problems);
 
 /* Collective on the grid. Identity input and a target Y = Φ of rank r: singular triplets of a standard Gaussian matrix,
- * the leading ones, or number 0, d/2r, 2d/2r, … of d = min(rows, cols) (data.spectrum: spread).
+ * the leading ones, or number 0, d/2r, 2d/2r, … of d = min(rows, cols) (data.spectrum: spread); or by the factors
+ * below.
  *   low_rank_matrix     Y itself
  *   matrix_completion   with a mask: round(p·rows·cols) entries drawn without replacement, the same on every grid
  *   matrix_sensing      with measurements ⟨A_k, Φ⟩ */
 struct dataset *matrix_problem_create(const struct grid *grid, const struct spec *spec, struct problems *problems);
+
+/* A target Φ = U diag(s) Vᵀ by its factors. */
+struct factors {
+    int rank;           /* r */
+    struct dmat *U, *V; /* rows × r and cols × r, orthonormal columns; owned */
+    double *s;          /* [r] owned */
+};
+
+/* Collective on the grid. The factors of a target that is defined by them, without anything of its own size:
+ *   data.spectrum: given      random U and V of Gaussian matrices, s from data.singular_values
+ *   data.spectrum: diagonal   unit vectors, s = r, r − 1, …, 1
+ * NULL if it is not. The input has passed matrix_problem_fits. */
+struct factors *matrix_problem_factors(const struct grid *grid, const struct spec *spec);
+
+/* Local. Frees them and sets *factors to NULL. */
+void factors_destroy(struct factors **factors);
 
 /* Local. Bytes that this takes beside the set itself. */
 int64_t matrix_problem_bytes(const struct grid *grid, const struct spec *spec);

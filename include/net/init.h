@@ -8,13 +8,29 @@
 
 /* Collective on the grid. Fills the parameters of a model from `model.init`; biases start at 0 unless read from a file.
  *   orthogonal   W_l = ε_l Q, Q the first rows or columns of a Haar-orthogonal matrix of order max(n_l, n_{l−1})
+ *   householder  the same with Q a product of random reflections (dist/reflect.h)
+ *   identity     ones on the diagonal, times ε_l
  *   gaussian     W_l = ε_l N(0, 1) · g,  uniform  W_l = ε_l U(−1, 1) · √3 · g,  with the gain g chosen by `gain`:
  *                none 1, fan_in 1/√n_{l−1}, orthogonal √min(n_l, n_{l−1})/√(n_l n_{l−1}): the Frobenius norm of
- * `orthogonal` in expectation file         datasets W1 … WL (and b1 … bL) of an HDF5 file Random matrices are functions
- * of (seed, layer, global index). False with problems on every rank. */
+ *                `orthogonal` in expectation
+ *   file         datasets W1 … WL (and b1 … bL) of an HDF5 file
+ * Random matrices are functions of (seed, layer, global index). False with problems on every rank. */
 bool init_fill(struct model *model, const struct spec *spec, struct problems *problems);
 
-/* Collective on the grid. The same for a random kind, from other streams of random numbers: `stream` + l for layer l.
+/* Collective on the grid. W ← W_l of any kind but `file`, from stream + l of random numbers; the shape is the caller's.
+ */
+void init_layer(struct dmat *W, const struct spec *spec, int l, uint64_t stream);
+
+/* Collective on the grid. out ← W_l in ('N') or W_lᵀ in ('T') with the W_l (m × n) that init_fill gives a layer, of any
+ * kind but `file`. A square one of `householder` or `identity` is never formed. */
+void init_apply(const struct spec *spec, int l, int64_t m, int64_t n, char transposed, const struct dmat *in,
+                struct dmat *out);
+
+/* Local. ε_l of any kind but `file`. */
+double init_scale(const struct spec *spec, int l);
+
+/* Collective on the grid. All layers of any kind but `file`, from other streams of random numbers: `stream` + l for
+ * layer l.
  */
 void init_random(struct model *model, const struct spec *spec, uint64_t stream);
 

@@ -12,11 +12,12 @@
  *   mse            ℓ = (1/2s) Σ ‖f_i − y_i‖²
  *   masked_mse     ℓ = (1/2s) ‖M ∘ (F − Y)‖_F²
  *   sensing        ℓ = (1/2s) Σ_k (⟨A_k, F⟩ − y_k)²
- *   cross_entropy  ℓ = −(1/s) Σ_i Σ_c y_ic log softmax(f_i)_c */
-enum loss_kind { LOSS_MSE, LOSS_CROSS_ENTROPY, LOSS_MASKED_MSE, LOSS_SENSING };
+ *   cross_entropy  ℓ = −(1/s) Σ_i Σ_c y_ic log softmax(f_i)_c
+ *   logistic       ℓ = (1/s) Σ_i Σ_c log(1 + e^{f_ic}) − y_ic f_ic */
+enum loss_kind { LOSS_MSE, LOSS_CROSS_ENTROPY, LOSS_MASKED_MSE, LOSS_SENSING, LOSS_LOGISTIC };
 
 /* s = 1 (sum), number of samples (samples), number of ones in M (observed), or number of terms (mean: outputs × samples
- * for mse and, whatever the mask, for masked_mse; measurements for sensing; samples for cross-entropy). */
+ * for mse, logistic and, whatever the mask, for masked_mse; measurements for sensing; samples for cross-entropy). */
 enum loss_reduction { LOSS_SUM, LOSS_MEAN, LOSS_SAMPLES, LOSS_OBSERVED };
 
 struct loss {

@@ -57,6 +57,10 @@ struct model {
 struct model *model_create(const struct grid *grid, const struct spec *spec, int64_t features, int64_t outputs,
                            struct problems *problems);
 
+/* Local. A linear network of these widths (copied, [depth + 1]) and f = α W_L … W_1 X, all layers trainable, without
+ * parameters (params NULL). */
+struct model *model_linear(const struct grid *grid, int depth, const int64_t *width, double output_scale);
+
 /* Local. The same network without parameters (params NULL), for a grid that may be on paper only; NULL with problems.
  */
 struct model *model_outline(const struct grid *grid, const struct spec *spec, int64_t features, int64_t outputs,

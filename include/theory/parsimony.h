@@ -33,12 +33,33 @@ struct parsimony {
     struct dmat **V;  /* [blocks + 1] V[0] = V_{1,1}, V[l] = U_{l,1} = V_{l+1,1}: width n_l × q, orthonormal; owned */
 };
 
+/* The weights at the start as maps of a few columns, so that nothing of their own size need exist; all borrowed. */
+struct parsimony_start {
+    int depth;             /* L */
+    const int64_t *width;  /* [L + 1] W_l is width[l] × width[l − 1] */
+    const double *epsilon; /* [L] scales: W_l is ε_l times an orthogonal matrix, or rows or columns of one */
+    /* Collective on the grid. out ← W_l in ('N') or W_lᵀ in ('T') */
+    void (*apply)(const struct parsimony_start *start, int l, char transposed, const struct dmat *in, struct dmat *out);
+    const void *context;
+};
+
+/* Collective on the grid. The subspaces from `left` (d_y × r) and `right` (d_x × r), the leading singular vectors of Φ
+ * or of the first gradient by W_1, by the route of parsimony_create. */
+struct parsimony *parsimony_of(enum parsimony_case kind, const struct parsimony_start *start, const struct dmat *left,
+                               const struct dmat *right);
+
+/* Collective on the grid. These vectors of a matrix that is there. False with a problem (EXIT_ENVIRONMENT) if they do
+ * not converge. */
+bool parsimony_leading(const struct dmat *matrix, int rank, uint64_t seed, struct dmat *left, struct dmat *right,
+                       struct problems *problems);
+
 /* Collective on the grid. The subspaces for the initial weights W[0 … depth − 1], each ε_l times an orthogonal matrix
- * (or rows or columns of one), by the well-conditioned route, without a null space: A, B     B = [ V_r | W_{L:1}(0)ᵀ
- * U_r / ∏ε ], U_r Σ V_rᵀ the leading part of Φ (`matrix`, d_y × d_x); in B orth of either GRADIENT B = [ V_g | W_1(0)ᵀ
- * U_g / ε_1 ], of G_1(0) (`matrix`, n_1 × d_x) V_{1,1} are the left singular vectors of B with singular values above
- * 1e-8, V_{l+1,1} = W_l(0) V_{l,1} / ε_l. `rank` is r. `seed` is for the start of the Krylov iteration. NULL with a
- * problem (EXIT_ENVIRONMENT) if that does not converge. */
+ * (or rows or columns of one), by the well-conditioned route, without a null space:
+ *     A, B       B = [ V_r | W_{L:1}(0)ᵀ U_r / ∏ε ], U_r Σ V_rᵀ the leading part of Φ (`matrix`, d_y × d_x)
+ *     GRADIENT   B = [ V_g | W_1(0)ᵀ U_g / ε_1 ], of G_1(0) (`matrix`, n_1 × d_x)
+ * V_{1,1} are the left singular vectors of B with singular values above 1e-8, V_{l+1,1} = W_l(0) V_{l,1} / ε_l. `rank`
+ * is r. `seed` is for the start of the Krylov iteration. NULL with a problem (EXIT_ENVIRONMENT) if that does not
+ * converge. */
 struct parsimony *parsimony_create(enum parsimony_case kind, const struct dmat *const *W, int depth,
                                    const struct dmat *matrix, int rank, uint64_t seed, struct problems *problems);
 
@@ -83,6 +104,9 @@ struct rho *rho_create(const struct parsimony *p, double scale);
 
 /* Local. One update with learning rate lr times multiplier[l] (NULL: 1), decay λ, momentum μ (0: none). */
 void rho_step(struct rho *rho, double lr, const double *multiplier, double decay, double momentum);
+
+/* Local. s⁻¹ ρ_l ∏_{k≠l} ρ_k² of layer l + 1, the gradient in the complement as a multiple of I; 0 in case B. */
+double rho_drive(const struct rho *rho, int l);
 
 /* Local. ∏ ρ_l². */
 double rho_product_squared(const struct rho *rho);

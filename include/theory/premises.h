@@ -28,6 +28,12 @@ void premises_check(enum parsimony_case kind, int rank, const struct model *mode
 /* Collective on the grid. Φ = Y Xᵀ, where the loss is masked (M ∘ Y) Xᵀ; the caller owns it. */
 struct dmat *premises_target(const struct dataset *train, const struct loss *loss);
 
+/* Collective on the grid. X Xᵀ = I. */
+bool premises_white(const struct dataset *train);
+
+/* Collective on the grid. Nothing is left of Φ in the complement of the moving space. */
+bool premises_of_rank(const struct parsimony *law, const struct dmat *target);
+
 /* Collective on the grid. Whether the theorem is exact for training that starts from the model's weights: linear
  * network, squared loss of full batches, plain or momentum gradient descent, X Xᵀ = I, layers that are multiples of
  * orthogonal matrices, and a target of the rank that the subspaces were made for. */

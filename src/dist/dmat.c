@@ -112,6 +112,25 @@ void dmat_set(struct dmat *A, double (*value)(int64_t ig, int64_t jg, const void
         for (int il = 0; il < A->mloc; il++) column(A, jl)[il] = value(dmat_row(A, il), dmat_col(A, jl), context);
 }
 
+void dmat_identity(struct dmat *A, double value)
+{
+    for (int jl = 0; jl < A->nloc; jl++)
+        for (int il = 0; il < A->mloc; il++) column(A, jl)[il] = dmat_row(A, il) == dmat_col(A, jl) ? value : 0;
+}
+
+double dmat_largest(const struct dmat *A)
+{
+    double largest[2] = {0, 0}; /* of numbers, and whether there is a NaN: MPI_MAX does not say how it treats one */
+    for (int jl = 0; jl < A->nloc; jl++)
+        for (int il = 0; il < A->mloc; il++) {
+            const double value = fabs(column(A, jl)[il]);
+            if (value > largest[0]) largest[0] = value;
+            if (isnan(value)) largest[1] = 1;
+        }
+    MPI_Allreduce(MPI_IN_PLACE, largest, 2, MPI_DOUBLE, MPI_MAX, A->grid->comm);
+    return largest[1] > 0 ? NAN : largest[0];
+}
+
 double dmat_dot(const struct dmat *A, const struct dmat *B)
 {
     ensure_same_layout(A, B);

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "dist/factor.h"
 #include "dist/h5.h"
+#include "net/mixture.h"
 #include "net/sensing.h"
 
 #include <math.h>
@@ -218,6 +219,7 @@ static struct dataset *load(const struct grid *grid, const struct spec *spec, co
     const char *kind = spec_text(spec, "data.kind");
     const bool train = !train_set;
     if (strcmp(kind, "gaussian") == 0) return generated_gaussian(grid, spec, train);
+    if (mixture_is(spec)) return mixture_create(grid, spec, train, problems);
     if (is_matrix_problem(spec)) return matrix_problem_create(grid, spec, problems);
     if (strcmp(kind, "orthogonal_classes") == 0) return orthogonal_classes_create(grid, spec, problems);
     if (strcmp(kind, "hdf5") == 0) return from_hdf5(grid, spec, train_set, problems);
@@ -354,6 +356,18 @@ static void measure_hdf5(MPI_Comm comm, const struct spec *spec, bool test, stru
     compare_sets(sizes->features, sizes->outputs, sizes->identity ? Y[1] : X[0], Y[0], problems);
 }
 
+static void measure_mixture(const struct spec *spec, struct data_sizes *sizes, struct problems *problems)
+{
+    if (!mixture_fits(spec, problems)) return;
+    struct mixture *mixture = mixture_of(spec);
+    sizes->features = mixture->features;
+    sizes->outputs = mixture->outputs;
+    sizes->classification = mixture->classes;
+    sizes->train = spec_int(spec, "data.train");
+    sizes->test = spec_int(spec, "data.test");
+    mixture_destroy(&mixture);
+}
+
 static void measure_generated(const struct spec *spec, struct data_sizes *sizes, struct problems *problems)
 {
     if (is_matrix_problem(spec)) {
@@ -387,6 +401,8 @@ bool data_measure(MPI_Comm comm, const struct spec *spec, struct data_sizes *siz
         measure_hdf5(comm, spec, test, sizes, problems);
     } else if (is_matrix_problem(spec) || strcmp(kind, "orthogonal_classes") == 0 || strcmp(kind, "gaussian") == 0) {
         measure_generated(spec, sizes, problems);
+    } else if (mixture_is(spec)) {
+        measure_mixture(spec, sizes, problems);
     } else if (rank == 0) {
         measure_source(spec, true, sizes, problems);
         if (test && problems->count == 0) measure_source(spec, false, sizes, problems);
@@ -416,7 +432,7 @@ int64_t data_bytes(const struct grid *grid, const struct spec *spec, const struc
         load = matrix_problem_bytes(grid, spec);
     } else if (strcmp(kind, "orthogonal_classes") == 0) {
         load = orthogonal_classes_bytes(grid, sizes);
-    } else if (strcmp(kind, "gaussian") != 0) {
+    } else if (strcmp(kind, "gaussian") != 0 && !mixture_is(spec)) {
         load = 8 * length * BATCH_OF_SAMPLES;
     }
     const bool whitens = spec_applies(spec, "data.whiten") && spec_bool(spec, "data.whiten");

@@ -4,6 +4,7 @@
 #include "dist/factor.h"
 #include "dist/h5.h"
 #include "dist/random.h"
+#include "dist/reflect.h"
 
 #include <math.h>
 
@@ -21,6 +22,27 @@ static void fill_orthogonal(struct dmat *W, uint64_t seed, uint64_t stream)
     dmat_destroy(&T);
 }
 
+static struct reflections reflections_of(const struct spec *spec, int64_t n, uint64_t stream)
+{
+    return (struct reflections){.n = n,
+                                .count = to_int(spec_int(spec, "model.init.reflections")),
+                                .seed = (uint64_t)spec_int(spec, "run.seed"),
+                                .stream = stream};
+}
+
+/* The first rows or columns of Q. */
+static void fill_householder(struct dmat *W, const struct spec *spec, uint64_t stream)
+{
+    const bool wide = W->m < W->n;
+    const struct reflections Q = reflections_of(spec, wide ? W->n : W->m, stream);
+    struct dmat *T = wide ? dmat_create(W->grid, W->n, W->m) : W;
+    dmat_identity(T, 1);
+    reflect_apply(&Q, wide ? 'T' : 'N', T);
+    if (!wide) return;
+    dmat_transpose(T, W);
+    dmat_destroy(&T);
+}
+
 static double gain(const struct spec *spec, const struct dmat *W)
 {
     const double m = (double)W->m, n = (double)W->n;
@@ -30,24 +52,54 @@ static double gain(const struct spec *spec, const struct dmat *W)
 }
 
 /* model_create has checked that there are as many scales as layers, or one. */
-void init_random(struct model *model, const struct spec *spec, uint64_t stream)
+double init_scale(const struct spec *spec, int l)
+{
+    return spec_real_at(spec, "model.init.scale", spec_count(spec, "model.init.scale") == 1 ? 0 : l - 1);
+}
+
+void init_layer(struct dmat *W, const struct spec *spec, int l, uint64_t stream)
 {
     const uint64_t seed = (uint64_t)spec_int(spec, "run.seed");
-    const int scales = spec_count(spec, "model.init.scale");
-    for (int l = 1; l <= model->depth; l++) {
-        struct dmat *W = model->params->W[l - 1];
-        const double scale = spec_real_at(spec, "model.init.scale", scales == 1 ? 0 : l - 1);
-        if (spec_is(spec, "model.init.kind", "orthogonal")) {
-            fill_orthogonal(W, seed, stream + (uint64_t)l);
-            dmat_scale(W, scale);
-        } else if (spec_is(spec, "model.init.kind", "gaussian")) {
-            random_fill_normal(W, seed, stream + (uint64_t)l);
-            dmat_scale(W, scale * gain(spec, W));
-        } else {
-            random_fill_uniform(W, seed, stream + (uint64_t)l);
-            dmat_scale(W, scale * sqrt(3) * gain(spec, W));
-        }
+    double scale = init_scale(spec, l);
+    stream += (uint64_t)l;
+    if (spec_is(spec, "model.init.kind", "orthogonal")) {
+        fill_orthogonal(W, seed, stream);
+    } else if (spec_is(spec, "model.init.kind", "householder")) {
+        fill_householder(W, spec, stream);
+    } else if (spec_is(spec, "model.init.kind", "identity")) {
+        dmat_identity(W, 1);
+    } else if (spec_is(spec, "model.init.kind", "gaussian")) {
+        random_fill_normal(W, seed, stream);
+        scale *= gain(spec, W);
+    } else {
+        random_fill_uniform(W, seed, stream);
+        scale = scale * sqrt(3) * gain(spec, W);
     }
+    dmat_scale(W, scale);
+}
+
+void init_random(struct model *model, const struct spec *spec, uint64_t stream)
+{
+    for (int l = 1; l <= model->depth; l++) init_layer(model->params->W[l - 1], spec, l, stream);
+}
+
+void init_apply(const struct spec *spec, int l, int64_t m, int64_t n, char transposed, const struct dmat *in,
+                struct dmat *out)
+{
+    const bool householder = spec_is(spec, "model.init.kind", "householder");
+    if (m == n && (householder || spec_is(spec, "model.init.kind", "identity"))) {
+        dmat_copy(out, in);
+        if (householder) {
+            const struct reflections Q = reflections_of(spec, n, RANDOM_WEIGHTS + (uint64_t)l);
+            reflect_apply(&Q, transposed, out);
+        }
+        dmat_scale(out, init_scale(spec, l));
+        return;
+    }
+    struct dmat *W = dmat_create(in->grid, m, n); /* there for this product only */
+    init_layer(W, spec, l, RANDOM_WEIGHTS);
+    dmat_gemm(transposed, 'N', 1, W, in, 0, out);
+    dmat_destroy(&W);
 }
 
 /* False if there is no such matrix: the further layers would say the same. */

@@ -7,6 +7,7 @@
 static double traffic(const struct spec *spec, int nprow, int npcol)
 {
     const bool listed = !spec_is(spec, "model.widths", "auto");
+    if (spec_is(spec, "model.parametrization", "compressed")) return npcol; /* a few columns: they are split by rows */
     const double unknown_columns = 1e5, unknown_width = 256;
     double columns = unknown_columns;
     if (!spec_is(spec, "train.batch", "full"))

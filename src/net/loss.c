@@ -11,6 +11,7 @@ struct loss loss_of(const struct spec *spec)
         .kind = spec_is(spec, "loss.kind", "mse")          ? LOSS_MSE
                 : spec_is(spec, "loss.kind", "masked_mse") ? LOSS_MASKED_MSE
                 : spec_is(spec, "loss.kind", "sensing")    ? LOSS_SENSING
+                : spec_is(spec, "loss.kind", "logistic")   ? LOSS_LOGISTIC
                                                            : LOSS_CROSS_ENTROPY,
         .reduction = spec_is(spec, "loss.reduction", "sum")        ? LOSS_SUM
                      : spec_is(spec, "loss.reduction", "mean")     ? LOSS_MEAN
@@ -23,6 +24,7 @@ const char *loss_formula(const struct loss *loss)
 {
     static const char *const formulas[] = {[LOSS_MSE] = "1/(2s) sum_i |f(x_i) - y_i|^2",
                                            [LOSS_CROSS_ENTROPY] = "-(1/s) sum_i sum_c y_ic log softmax(f(x_i))_c",
+                                           [LOSS_LOGISTIC] = "(1/s) sum_i sum_c log(1 + exp f_c(x_i)) - y_ic f_c(x_i)",
                                            [LOSS_MASKED_MSE] = "1/(2s) |M o (f(X) - Y)|_F^2",
                                            [LOSS_SENSING] = "1/(2s) sum_k (<A_k, f(X)> - y_k)^2"};
     return formulas[loss->kind];
@@ -102,12 +104,26 @@ static double cross_entropy(double scale, const struct dmat *F, const struct dma
     return scale * sum;
 }
 
+/* log(1 + e^f) − y f, without overflow and with all digits where it is small. */
+static double logistic(double scale, const struct dmat *F, const struct dmat *Y, double *D, int64_t ldd)
+{
+    double sum = 0;
+    for (int j = 0; j < F->nloc; j++)
+        for (int i = 0; i < F->mloc; i++) {
+            const double f = column(F, j)[i], y = column(Y, j)[i], small = exp(-fabs(f));
+            sum += log1p(small) + (f > 0 ? (1 - y) * f : -y * f);
+            if (D) D[i + j * ldd] = scale * (f > 0 ? (1 - y) - small / (1 + small) : small / (1 + small) - y);
+        }
+    return scale * sum;
+}
+
 /* Of a chunk of columns; D as above. */
 static double entrywise(const struct loss *loss, double scale, const struct dmat *F, const struct dmat *Y,
                         const struct dmat *M, double *D, int64_t ldd)
 {
-    return loss->kind == LOSS_CROSS_ENTROPY ? cross_entropy(scale, F, Y, D, ldd)
-                                            : squared_error(scale, F, Y, M, D, ldd);
+    if (loss->kind == LOSS_CROSS_ENTROPY) return cross_entropy(scale, F, Y, D, ldd);
+    if (loss->kind == LOSS_LOGISTIC) return logistic(scale, F, Y, D, ldd);
+    return squared_error(scale, F, Y, M, D, ldd);
 }
 
 double loss_derivative(const struct loss *loss, double scale, struct dmat *F, const struct dmat *Y)

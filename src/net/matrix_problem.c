@@ -10,7 +10,7 @@
 
 struct problem {
     int64_t rows, cols, rank, least; /* least = min(rows, cols) */
-    bool spread;
+    bool spread, diagonal, given;
     int64_t observed;     /* entries; 0: all */
     int64_t measurements; /* 0: none */
     uint64_t seed;
@@ -22,6 +22,8 @@ static struct problem problem_of(const struct spec *spec)
                         .cols = spec_int(spec, "data.cols"),
                         .rank = spec_int(spec, "data.rank"),
                         .spread = spec_is(spec, "data.spectrum", "spread"),
+                        .diagonal = spec_is(spec, "data.spectrum", "diagonal"),
+                        .given = spec_is(spec, "data.spectrum", "given"),
                         .seed = (uint64_t)spec_int(spec, "run.seed")};
     p.least = p.rows < p.cols ? p.rows : p.cols;
     if (spec_is(spec, "data.kind", "matrix_completion"))
@@ -35,6 +37,10 @@ bool matrix_problem_fits(const struct spec *spec, struct problems *problems)
     const struct problem p = problem_of(spec);
     const bool rank = p.rank <= p.least, spread = !p.spread || 2 * p.rank <= p.least;
     const bool none = spec_is(spec, "data.kind", "matrix_completion") && p.observed == 0;
+    const bool listed = !p.given || spec_count(spec, "data.singular_values") == p.rank;
+    if (!listed)
+        spec_problem(spec, problems, "data.singular_values", "has %d values for a target of rank %lld",
+                     spec_count(spec, "data.singular_values"), (long long)p.rank);
     if (!rank)
         spec_problem(spec, problems, "data.rank", "is %lld, larger than the %lld × %lld matrix allows",
                      (long long)p.rank, (long long)p.rows, (long long)p.cols);
@@ -45,7 +51,7 @@ bool matrix_problem_fits(const struct spec *spec, struct problems *problems)
     if (none)
         spec_problem(spec, problems, "data.observed", "is %g, less than half an entry of a %lld × %lld matrix",
                      spec_real(spec, "data.observed"), (long long)p.rows, (long long)p.cols);
-    return rank && spread && !none;
+    return rank && spread && !none && listed;
 }
 
 /* ---------------------------------------------------------------- the target */
@@ -107,6 +113,67 @@ static void take_spread(const struct problem *p, const struct dmat *gaussian, st
     dmat_destroy(&U);
 }
 
+static struct dmat *orthonormal_factor(const struct problem *p, const struct grid *grid, int64_t n, uint64_t stream)
+{
+    struct dmat *A = dmat_create(grid, n, p->rank);
+    if (p->diagonal) {
+        dmat_identity(A, 1);
+    } else {
+        random_fill_normal(A, p->seed, stream);
+        factor_orthonormal(A);
+    }
+    return A;
+}
+
+struct factors *matrix_problem_factors(const struct grid *grid, const struct spec *spec)
+{
+    const struct problem p = problem_of(spec);
+    if (!p.given && !p.diagonal) return NULL;
+    struct factors *f = NEW(struct factors, 1);
+    f->rank = to_int(p.rank);
+    f->U = orthonormal_factor(&p, grid, p.rows, RANDOM_DATA + 8);
+    f->V = orthonormal_factor(&p, grid, p.cols, RANDOM_DATA + 9);
+    f->s = NEW(double, p.rank);
+    for (int k = 0; k < f->rank; k++)
+        f->s[k] = p.given ? spec_real_at(spec, "data.singular_values", k) : (double)(f->rank - k);
+    return f;
+}
+
+void factors_destroy(struct factors **factors)
+{
+    if (!*factors) return;
+    dmat_destroy(&(*factors)->U);
+    dmat_destroy(&(*factors)->V);
+    memory_free((*factors)->s);
+    memory_free(*factors);
+    *factors = NULL;
+}
+
+/* Y ← U diag(s) Vᵀ; U is used up. */
+static void multiply_factors(struct factors *f, struct dmat *Y)
+{
+    for (int jl = 0; jl < f->U->nloc; jl++)
+        for (int il = 0; il < f->U->mloc; il++) f->U->local[il + (int64_t)jl * f->U->lld] *= f->s[dmat_col(f->U, jl)];
+    dmat_gemm('N', 'T', 1, f->U, f->V, 0, Y);
+}
+
+static void fill_target(const struct problem *p, const struct spec *spec, struct dmat *Y, struct problems *problems)
+{
+    struct factors *factors = matrix_problem_factors(Y->grid, spec);
+    if (factors) {
+        multiply_factors(factors, Y);
+        factors_destroy(&factors);
+        return;
+    }
+    struct dmat *gaussian = dmat_create(Y->grid, p->rows, p->cols);
+    random_fill_normal(gaussian, p->seed, RANDOM_DATA + 1);
+    if (p->spread)
+        take_spread(p, gaussian, Y);
+    else
+        take_leading(p, gaussian, Y, problems);
+    dmat_destroy(&gaussian);
+}
+
 /* ---------------------------------------------------------------- the mask */
 
 /* A random key of every local element of A, in local order: the upper bits are random, the lower ones are the index, so
@@ -164,13 +231,7 @@ struct dataset *matrix_problem_create(const struct grid *grid, const struct spec
     set->outputs = p.rows;
     set->observed = p.observed;
     set->Y = dmat_create(grid, p.rows, p.cols);
-    struct dmat *gaussian = dmat_create(grid, p.rows, p.cols);
-    random_fill_normal(gaussian, p.seed, RANDOM_DATA + 1);
-    if (p.spread)
-        take_spread(&p, gaussian, set->Y);
-    else
-        take_leading(&p, gaussian, set->Y, problems);
-    dmat_destroy(&gaussian);
+    fill_target(&p, spec, set->Y, problems);
     if (p.observed > 0) set->M = draw_mask(&p, grid);
     if (p.measurements > 0) set->sensing = sensing_create(set->Y, p.measurements, p.seed);
     return set;
@@ -180,6 +241,8 @@ int64_t matrix_problem_bytes(const struct grid *grid, const struct spec *spec)
 {
     const struct problem p = problem_of(spec);
     const int64_t mloc = (p.rows + grid->size - 1) / grid->size, nloc = (p.cols + grid->size - 1) / grid->size;
+    if (p.diagonal || p.given)
+        return 8 * (dmat_local_size(grid, p.rows, p.rank) + dmat_local_size(grid, p.cols, p.rank));
     const int64_t gaussian = 8 * dmat_local_size(grid, p.rows, p.cols);
     if (p.spread)
         return gaussian + 8 * (dmat_local_size(grid, p.rows, p.least) + dmat_local_size(grid, p.least, p.cols)) +

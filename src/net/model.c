@@ -3,6 +3,8 @@
 #include "base/memory.h"
 #include "net/init.h"
 
+#include <string.h>
+
 int model_widths(const struct spec *spec, int64_t features, int64_t outputs, int64_t **width, struct problems *problems)
 {
     const bool listed = !spec_is(spec, "model.widths", "auto");
@@ -127,6 +129,27 @@ struct model *model_outline(const struct grid *grid, const struct spec *spec, in
     model->layer = NEW(struct layer, model->depth);
     if (model->depth > 0) set_layers(model, spec, problems);
     if (problems->count > before) model_destroy(&model);
+    return model;
+}
+
+struct model *model_linear(const struct grid *grid, int depth, const int64_t *width, double output_scale)
+{
+    struct model *model = NEW(struct model, 1);
+    model->grid = grid;
+    model->output_scale = output_scale;
+    model->depth = depth;
+    model->linear = true;
+    model->width = NEW(int64_t, depth + 1);
+    model->layer = NEW(struct layer, depth);
+    memcpy(model->width, width, (size_t)(depth + 1) * sizeof *width);
+    for (int l = 0; l < depth; l++)
+        model->layer[l] = (struct layer){.n_in = width[l],
+                                         .n_out = width[l + 1],
+                                         .activation = ACTIVATION_LINEAR,
+                                         .trainable = true,
+                                         .lr_multiplier = 1,
+                                         .skip = -1,
+                                         .scale = 1};
     return model;
 }
 

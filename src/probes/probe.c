@@ -7,8 +7,9 @@
 
 /* All kinds of probe. To add one: write src/probes/NAME.c with its table, list it here, add its keys to parameters.c.
  */
-extern const struct probe_kind probe_spectrum, probe_subspace, probe_invariant, probe_collapse;
-static const struct probe_kind *const kinds[] = {&probe_spectrum, &probe_subspace, &probe_invariant, &probe_collapse};
+extern const struct probe_kind probe_spectrum, probe_subspace, probe_invariant, probe_collapse, probe_mixture;
+static const struct probe_kind *const kinds[] = {&probe_spectrum, &probe_subspace, &probe_invariant, &probe_collapse,
+                                                 &probe_mixture};
 
 static const char *const of_words[] = {"weights", "gradient", "update", "product"};
 

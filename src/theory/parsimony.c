@@ -28,9 +28,8 @@ static void put_columns(struct dmat *A, int first, int count, const double *vect
     memory_free(whole);
 }
 
-/* Leading singular vectors of a matrix: left (m × rank) and right (n × rank). */
-static bool leading(const struct dmat *A, int rank, uint64_t seed, struct dmat *left, struct dmat *right,
-                    struct problems *problems)
+bool parsimony_leading(const struct dmat *A, int rank, uint64_t seed, struct dmat *left, struct dmat *right,
+                       struct problems *problems)
 {
     struct linop *L = linop_of_matrix(A);
     struct triplets *T = triplets_create(L, rank);
@@ -58,13 +57,14 @@ static struct dmat *product(char ta, const struct dmat *A, const struct dmat *B)
 }
 
 /* W_{last:1}ᵀ U / ∏ε, layer by layer. */
-static struct dmat *pull_back(const struct parsimony *p, const struct dmat *const *W, int last, const struct dmat *U)
+static struct dmat *pull_back(const struct parsimony_start *start, int last, const struct dmat *U)
 {
     struct dmat *Z = dmat_create(U->grid, U->m, U->n);
     dmat_copy(Z, U);
     for (int l = last; l >= 1; l--) {
-        struct dmat *next = product('T', W[l - 1], Z);
-        dmat_scale(next, 1 / p->epsilon[l - 1]);
+        struct dmat *next = dmat_create(U->grid, start->width[l - 1], U->n);
+        start->apply(start, l, 'T', Z, next);
+        dmat_scale(next, 1 / start->epsilon[l - 1]);
         dmat_destroy(&Z);
         Z = next;
     }
@@ -118,29 +118,52 @@ static struct dmat *span_of(struct parsimony *p, const struct dmat *A, const str
     return span;
 }
 
-struct parsimony *parsimony_create(enum parsimony_case kind, const struct dmat *const *W, int depth,
-                                   const struct dmat *matrix, int rank, uint64_t seed, struct problems *problems)
+struct parsimony *parsimony_of(enum parsimony_case kind, const struct parsimony_start *start, const struct dmat *left,
+                               const struct dmat *right)
 {
     struct parsimony *p = NEW(struct parsimony, 1);
     p->kind = kind;
-    p->depth = depth;
-    p->blocks = kind == PARSIMONY_OUTPUTS ? depth - 1 : depth;
-    p->epsilon = NEW(double, depth);
-    for (int l = 0; l < depth; l++)
-        p->epsilon[l] = dmat_norm(W[l]) / sqrt((double)(W[l]->m < W[l]->n ? W[l]->m : W[l]->n));
+    p->depth = start->depth;
+    p->blocks = kind == PARSIMONY_OUTPUTS ? start->depth - 1 : start->depth;
+    p->epsilon = NEW(double, start->depth);
+    memcpy(p->epsilon, start->epsilon, (size_t)start->depth * sizeof *p->epsilon);
     p->V = NEW(struct dmat *, p->blocks + 1);
-    struct dmat *left = dmat_create(matrix->grid, matrix->m, rank), *right = dmat_create(matrix->grid, matrix->n, rank);
-    if (leading(matrix, rank, seed, left, right, problems)) {
-        struct dmat *back = pull_back(p, W, kind == PARSIMONY_GRADIENT ? 1 : depth, left);
-        p->V[0] = span_of(p, right, back);
-        dmat_destroy(&back);
-        for (int l = 1; l <= p->blocks; l++) {
-            p->V[l] = product('N', W[l - 1], p->V[l - 1]);
-            dmat_scale(p->V[l], 1 / p->epsilon[l - 1]);
-        }
+    struct dmat *back = pull_back(start, kind == PARSIMONY_GRADIENT ? 1 : start->depth, left);
+    p->V[0] = span_of(p, right, back);
+    dmat_destroy(&back);
+    for (int l = 1; l <= p->blocks; l++) {
+        p->V[l] = dmat_create(left->grid, start->width[l], p->q);
+        start->apply(start, l, 'N', p->V[l - 1], p->V[l]);
+        dmat_scale(p->V[l], 1 / p->epsilon[l - 1]);
     }
+    return p;
+}
+
+/* Of weights that are there: the context is their list. */
+static void apply_weights(const struct parsimony_start *start, int l, char transposed, const struct dmat *in,
+                          struct dmat *out)
+{
+    const struct dmat *const *W = start->context;
+    dmat_gemm(transposed, 'N', 1, W[l - 1], in, 0, out);
+}
+
+struct parsimony *parsimony_create(enum parsimony_case kind, const struct dmat *const *W, int depth,
+                                   const struct dmat *matrix, int rank, uint64_t seed, struct problems *problems)
+{
+    double *epsilon = NEW(double, depth);
+    int64_t *width = NEW(int64_t, depth + 1);
+    width[0] = W[0]->n;
+    for (int l = 1; l <= depth; l++) width[l] = W[l - 1]->m;
+    for (int l = 0; l < depth; l++)
+        epsilon[l] = dmat_norm(W[l]) / sqrt((double)(W[l]->m < W[l]->n ? W[l]->m : W[l]->n));
+    const struct parsimony_start start = {depth, width, epsilon, apply_weights, W};
+    struct dmat *left = dmat_create(matrix->grid, matrix->m, rank), *right = dmat_create(matrix->grid, matrix->n, rank);
+    struct parsimony *p = NULL;
+    if (parsimony_leading(matrix, rank, seed, left, right, problems)) p = parsimony_of(kind, &start, left, right);
     dmat_destroy(&left);
     dmat_destroy(&right);
+    memory_free(width);
+    memory_free(epsilon);
     if (!problems_none(problems, matrix->grid->comm)) parsimony_destroy(&p);
     return p;
 }
@@ -223,16 +246,6 @@ void parsimony_block(const struct parsimony *p, int l, const struct dmat *W, dou
     dmat_destroy(&WV);
 }
 
-/* max |A|, over all ranks. */
-static double largest_entry(const struct dmat *A)
-{
-    double largest = 0;
-    for (int jl = 0; jl < A->nloc; jl++)
-        for (int il = 0; il < A->mloc; il++) largest = fmax(largest, fabs(A->local[il + (int64_t)jl * A->lld]));
-    MPI_Allreduce(MPI_IN_PLACE, &largest, 1, MPI_DOUBLE, MPI_MAX, A->grid->comm);
-    return largest;
-}
-
 struct parsimony_rest parsimony_rest(const struct parsimony *p, int l, const struct dmat *W, const struct dmat *W0,
                                      double rho)
 {
@@ -251,7 +264,7 @@ struct parsimony_rest parsimony_rest(const struct parsimony *p, int l, const str
     rest.off = dmat_norm(WV);
     struct dmat *UB = product('N', U, B);
     dmat_gemm('N', 'T', -1, UB, V, 1, E);
-    rest.residual = largest_entry(E);
+    rest.residual = dmat_largest(E);
     dmat_destroy(&UB);
     dmat_destroy(&B);
     dmat_destroy(&WV);
@@ -265,7 +278,7 @@ double parsimony_leak(const struct parsimony *p, const struct dmat *W)
     struct dmat *rest = dmat_create(W->grid, W->m, W->n), *WV = product('N', W, V);
     dmat_copy(rest, W);
     dmat_gemm('N', 'T', -1, WV, V, 1, rest);
-    const double leak = largest_entry(rest);
+    const double leak = dmat_largest(rest);
     dmat_destroy(&WV);
     dmat_destroy(&rest);
     return leak;
@@ -285,8 +298,7 @@ struct rho *rho_create(const struct parsimony *p, double scale)
     return rho;
 }
 
-/* ρ_l ∏_{k≠l} ρ_k². */
-static double drive(const struct rho *rho, int l)
+double rho_drive(const struct rho *rho, int l)
 {
     double product = rho->driven ? rho->scale : 0;
     for (int k = 0; k < rho->layers; k++) product *= k == l ? rho->value[k] : rho->value[k] * rho->value[k];
@@ -295,7 +307,7 @@ static double drive(const struct rho *rho, int l)
 
 void rho_step(struct rho *rho, double lr, const double *multiplier, double decay, double momentum)
 {
-    for (int l = 0; l < rho->layers; l++) rho->velocity[l] = momentum * rho->velocity[l] + drive(rho, l);
+    for (int l = 0; l < rho->layers; l++) rho->velocity[l] = momentum * rho->velocity[l] + rho_drive(rho, l);
     for (int l = 0; l < rho->layers; l++) {
         const double eta = lr * (multiplier ? multiplier[l] : 1);
         rho->value[l] = (1 - eta * decay) * rho->value[l] - eta * rho->velocity[l];

@@ -86,7 +86,7 @@ struct dmat *premises_target(const struct dataset *train, const struct loss *los
     return target;
 }
 
-static bool is_white(const struct dataset *train)
+bool premises_white(const struct dataset *train)
 {
     return !train->X || (train->X->m <= train->X->n && dmat_orthogonality(train->X, 1) < 1e-10);
 }
@@ -102,8 +102,7 @@ static bool starts_orthogonal(const struct model *start, int layers)
     return true;
 }
 
-/* Nothing is left of Φ in the complement of the moving space. */
-static bool is_of_rank(const struct parsimony *law, const struct dmat *target)
+bool premises_of_rank(const struct parsimony *law, const struct dmat *target)
 {
     struct dmat *rest = dmat_create(target->grid, target->m, target->n);
     struct dmat *image = dmat_create(target->grid, target->m, law->q);
@@ -119,6 +118,6 @@ static bool is_of_rank(const struct parsimony *law, const struct dmat *target)
 bool premises_hold(const struct parsimony *law, const struct model *start, const struct spec *spec,
                    const struct dataset *train, const struct dmat *target)
 {
-    return law->kind != PARSIMONY_GRADIENT && is_plain_squared_loss(start, spec) && is_white(train) &&
-           starts_orthogonal(start, law->blocks) && is_of_rank(law, target);
+    return law->kind != PARSIMONY_GRADIENT && is_plain_squared_loss(start, spec) && premises_white(train) &&
+           starts_orthogonal(start, law->blocks) && premises_of_rank(law, target);
 }

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "dist/factor.h"
 #include "dist/random.h"
+#include "net/mixture.h"
 
 #include <math.h>
 
@@ -13,6 +14,7 @@ struct batches {
     struct dataset *compressed;  /* owned, or NULL */
     struct dataset *batch;       /* owned, or NULL with the full batch */
     double scale;                /* of fresh inputs: data.scale */
+    struct mixture *mixture;     /* that fresh samples are of; owned, NULL: they are like data.kind: gaussian */
     bool online;                 /* a batch is of fresh samples, not of the training set's */
     int64_t *permutation;        /* [N] of `epoch`, owned; NULL without use */
     int64_t epoch;               /* −1: none yet */
@@ -25,9 +27,11 @@ static void check_online(const struct spec *spec, struct problems *problems)
     if (spec_is(spec, "train.batch", "full") && !spec_is(spec, "train.optimizer", "sgd")) /* sgd says so itself */
         spec_problem(spec, problems, "train.online", "fresh samples come in batches: give their size, train.batch%s",
                      spec_is(spec, "train.optimizer", "gd") ? ", and another optimizer than gd" : "");
+    if (mixture_is(spec)) return;
     if (!spec_is(spec, "data.kind", "gaussian")) {
         spec_problem(spec, problems, "train.online",
-                     "data.kind: %s has no generator of fresh samples; it applies to data.kind: gaussian",
+                     "data.kind: %s has no generator of fresh samples; it applies to data.kind: gaussian and the "
+                     "mixtures",
                      spec_text(spec, "data.kind"));
         return;
     }
@@ -108,7 +112,8 @@ struct batches *batches_create(const struct dataset *train, const struct model *
     b->epoch = -1;
     b->seed = (uint64_t)spec_int(spec, "run.seed");
     b->online = spec_bool(spec, "train.online");
-    b->scale = b->online ? spec_real(spec, "data.scale") : 1;
+    b->scale = b->online && spec_applies(spec, "data.scale") ? spec_real(spec, "data.scale") : 1;
+    b->mixture = b->online && mixture_is(spec) ? mixture_of(spec) : NULL;
     if (!spec_is(spec, "train.batch", "full")) {
         b->batch = NEW(struct dataset, 1);
         *b->batch = *train;
@@ -136,6 +141,7 @@ void batches_destroy(struct batches **batches)
     dataset_destroy(&(*batches)->compressed);
     dataset_destroy(&(*batches)->batch);
     dmat_destroy(&(*batches)->identity);
+    mixture_destroy(&(*batches)->mixture);
     memory_free((*batches)->permutation);
     memory_free(*batches);
     *batches = NULL;
@@ -158,7 +164,11 @@ static void take_batch(struct batches *b, int64_t step)
 
 static void take_fresh(struct batches *b, int64_t step)
 {
-    generated_fresh(b->batch, b->seed, (uint64_t)step * (uint64_t)b->batch->samples);
+    const uint64_t first = (uint64_t)step * (uint64_t)b->batch->samples;
+    if (b->mixture)
+        mixture_fresh(b->mixture, b->batch, b->seed, first);
+    else
+        generated_fresh(b->batch, b->seed, first);
     if (b->scale != 1) dmat_scale(b->batch->X, b->scale);
 }
 

@@ -36,6 +36,7 @@ void observe_prepare(struct trainer *t)
     if (t->hides)
         t->q_recovery = scalar(t->evaluated, "recovery_error", "error on what the loss does not show",
                                "1/(2KN) |(1 - M) o (f(X) - Y)|_F^2; all entries count with measurements");
+    if (t->reduction) reduction_declare(t->reduction, t->record);
     if (!spec_is(t->spec, "train.evaluate_every", "auto"))
         t->evaluate_every = spec_int(t->spec, "train.evaluate_every");
     else
@@ -72,9 +73,13 @@ static void evaluate(struct trainer *t)
     timer_add(TIMER_EVALUATE, since);
 }
 
-static void write_params(const struct trainer *t, struct h5 *file)
+static void write_weights(const struct trainer *t, struct h5 *file)
 {
     char name[32];
+    if (t->reduction) {
+        reduction_snapshot(t->reduction, t->model, file);
+        return;
+    }
     const struct params *p = t->model->params;
     for (int l = 1; l <= t->model->depth; l++) {
         snprintf(name, sizeof name, "W%d", l);
@@ -97,7 +102,7 @@ static void write_snapshot(struct trainer *t, const struct rundir *rundir)
     if (file) {
         h5_attribute_int(file, "", "step", t->step);
         h5_attribute_real(file, "", "time", t->time);
-        if (spec_bool(t->spec, "snapshot.weights")) write_params(t, file);
+        if (spec_bool(t->spec, "snapshot.weights")) write_weights(t, file);
         if (spec_bool(t->spec, "snapshot.vectors")) probes_snapshot(t->probes, file);
         if (spec_bool(t->spec, "snapshot.weights")) twins_snapshot(t->twins, file);
         rundir_provenance(rundir, file);
@@ -123,7 +128,9 @@ static void measure(struct trainer *t, bool last)
                                   .backprop = t->backprop,
                                   .previous = t->has_previous ? t->previous : NULL};
     probes_measure(t->probes, &moment, last, t->record);
-    twins_measure(t->twins, &moment, last || t->step % t->evaluate_every == 0, last);
+    const bool evaluated = last || t->step % t->evaluate_every == 0;
+    twins_measure(t->twins, &moment, evaluated, last);
+    if (t->reduction && evaluated) reduction_measure(t->reduction, t->model, t->step, t->time);
     timer_add(TIMER_PROBES, since);
 }
 
@@ -226,6 +233,7 @@ static void say_end(const struct trainer *t, const struct rundir *rundir)
     if (t->probes->count) log_say("measured:");
     probes_summary(t->probes, t->record);
     twins_summary(t->twins);
+    if (t->reduction) reduction_summary(t->reduction);
     record_say_checks(t->record);
     log_say("time: %.1f s in all", timer_now() - t->started);
     for (int part = 0; part < TIMER_PARTS; part++)
@@ -268,6 +276,7 @@ int observe_end(struct trainer *t, const struct rundir *rundir, struct problems 
     struct problems own = {0};
     if (problems->count == 0) probes_check(t->probes, t->record);
     if (problems->count == 0) twins_check(t->twins, t->record);
+    if (problems->count == 0 && t->reduction) reduction_check(t->reduction, t->record);
     write_metrics(t, rundir, &own);
     if (problems_join(&own, t->grid->comm, problems)) restart_end(t, rundir);
     timer_add(TIMER_OUTPUT, since);

@@ -46,6 +46,7 @@ static void archive_state(struct archive *archive, void *context, struct problem
     optimizer_archive(t->optimizer, archive);
     probes_archive(t->probes, t->model, archive);
     twins_archive(t->twins, archive);
+    if (t->reduction) reduction_archive(t->reduction, t->data->train, archive);
     record_archive(t->record, archive);
     if (!archive_loading(archive)) return;
     struct problems own = {0};

@@ -21,6 +21,7 @@ static void take_gradient(struct trainer *t)
     for (int64_t i = 0; i < t->gradient->size; i++) sums[1] += t->gradient->local[i] * t->gradient->local[i];
     restart_look(t, sums + 2);
     grid_sum(t->grid, sums, 2 + RESTART_WISHES);
+    if (t->reduction) reduction_complete(t->reduction, &sums[0], &sums[1]);
     t->loss = sums[0];
     t->norm = sqrt(sums[1]);
     restart_agree(t, sums + 2);
@@ -38,6 +39,7 @@ static void update(struct trainer *t)
     }
     optimizer_step(t->optimizer, t->model, t->gradient, lr);
     probes_advance(t->probes, lr);
+    if (t->reduction) reduction_advance(t->reduction, lr);
     t->time += lr;
     t->step++;
     timer_add(TIMER_UPDATE, since);
@@ -99,12 +101,22 @@ static int64_t chunk(const struct spec *spec)
     return spec_is(spec, "train.microbatch", "all") ? 0 : spec_int(spec, "train.microbatch");
 }
 
-static bool prepare(struct trainer *t, struct problems *problems)
+/* Data and model: of the input, or small ones in their place. */
+static bool make_network(struct trainer *t, struct problems *problems)
 {
+    if (reduction_wanted(t->spec)) {
+        t->reduction = reduction_create(t->grid, t->spec, &t->data, &t->model, problems);
+        return t->reduction != NULL;
+    }
     t->data = data_create(t->grid, t->spec, problems);
     if (!t->data) return false;
     t->model = model_create(t->grid, t->spec, t->data->train->features, t->data->train->outputs, problems);
-    if (!t->model) return false;
+    return t->model != NULL;
+}
+
+static bool prepare(struct trainer *t, struct problems *problems)
+{
+    if (!make_network(t, problems)) return false;
     t->batches = batches_create(t->data->train, t->model, t->spec, problems);
     t->record = record_create(t->grid->rank == 0);
     observe_prepare(t);
@@ -147,6 +159,7 @@ void trainer_destroy(struct trainer **trainer)
     record_destroy(&t->record);
     parts_clear(&t->parts);
     batches_destroy(&t->batches);
+    reduction_destroy(&t->reduction);
     model_destroy(&t->model);
     data_destroy(&t->data);
     memory_free(t);

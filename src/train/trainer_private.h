@@ -10,6 +10,7 @@
 #include "train/batches.h"
 #include "train/optimizer.h"
 #include "train/parts.h"
+#include "train/reduction.h"
 #include "train/trainer.h"
 #include "train/twin.h"
 
@@ -20,6 +21,7 @@ struct trainer {
     struct data *data;           /* owned */
     struct batches *batches;     /* owned */
     struct model *model;         /* owned */
+    struct reduction *reduction; /* model and data stand for larger ones; owned, or NULL */
     struct backprop *backprop;   /* owned */
     struct params *gradient;     /* at the current step; owned */
     struct params *previous;     /* parameters one update ago, kept only when a probe wants them; owned, or NULL */

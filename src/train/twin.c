@@ -17,27 +17,6 @@ struct twins {
 
 /* ---------------------------------------------------------------- creation */
 
-struct model *twin_linear_model(const struct model *large, int depth, const int64_t *width)
-{
-    struct model *model = NEW(struct model, 1);
-    model->grid = large->grid;
-    model->output_scale = large->output_scale;
-    model->depth = depth;
-    model->linear = true;
-    model->width = NEW(int64_t, depth + 1);
-    model->layer = NEW(struct layer, depth);
-    memcpy(model->width, width, (size_t)(depth + 1) * sizeof *width);
-    for (int l = 0; l < depth; l++)
-        model->layer[l] = (struct layer){.n_in = width[l],
-                                         .n_out = width[l + 1],
-                                         .activation = ACTIVATION_LINEAR,
-                                         .trainable = true,
-                                         .lr_multiplier = 1,
-                                         .skip = -1,
-                                         .scale = 1};
-    return model;
-}
-
 int twin_rank(const struct twin *twin, const struct spec *spec, struct problems *problems)
 {
     char key[128];

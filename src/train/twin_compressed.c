@@ -5,6 +5,7 @@
 #include "net/loss.h"
 #include "theory/parsimony.h"
 #include "theory/premises.h"
+#include "theory/scalars.h"
 
 #include "twin_private.h"
 
@@ -17,25 +18,14 @@ static const char reference[] = "arXiv 2306.01154 and 2311.05061, compressed net
 enum deviation { DEVIATION_BLOCK, DEVIATION_GAP, DEVIATION_LOSS, DEVIATIONS };
 
 struct compressed {
-    struct parsimony *law; /* owned */
-    bool exact;            /* the theorem holds: what is compared has a prediction */
-    struct rho *rho;       /* owned; NULL if not exact */
-    double *multiplier;    /* [L] of the learning rate, 0 for frozen layers; owned */
-    double decay, momentum;
-    double scale; /* α²/s of loss and output scale */
+    struct parsimony *law;   /* owned */
+    struct scalars *scalars; /* owned; NULL if not exact */
     double worst[DEVIATIONS];
     int64_t width;                                                                             /* d */
     int q_block, q_gap, q_predicted, q_largest, q_difference, q_difference_predicted, q_order; /* in the record */
 };
 
 /* ---------------------------------------------------------------- the network */
-
-static void set_identity(struct dmat *A, double value)
-{
-    for (int jl = 0; jl < A->nloc; jl++)
-        for (int il = 0; il < A->mloc; il++)
-            A->local[il + (int64_t)jl * A->lld] = dmat_row(A, il) == dmat_col(A, jl) ? value : 0;
-}
 
 /* Outer factors learn with γ times the learning rate. */
 static void set_outer(struct layer *layer, double gamma)
@@ -58,7 +48,7 @@ static struct model *network_of(const struct parsimony *law, const struct model 
     int64_t *width = NEW(int64_t, depth + 1);
     for (int l = 0; l <= depth; l++)
         width[l] = l == 0 ? large->width[0] : l == depth ? large->width[large->depth] : law->q;
-    struct model *model = twin_linear_model(large, depth, width);
+    struct model *model = model_linear(large->grid, depth, width, large->output_scale);
     memory_free(width);
     for (int l = 1; l <= depth; l++) {
         const bool inner = l > 1 && l < law->depth + 2;
@@ -70,7 +60,7 @@ static struct model *network_of(const struct parsimony *law, const struct model 
     model->params = params_create(model);
     struct dmat **W = model->params->W;
     dmat_transpose(law->V[0], W[0]);
-    for (int l = 1; l <= law->blocks; l++) set_identity(W[l], law->epsilon[l - 1]);
+    for (int l = 1; l <= law->blocks; l++) dmat_identity(W[l], law->epsilon[l - 1]);
     if (law->kind == PARSIMONY_OUTPUTS)
         dmat_gemm('N', 'N', 1, large->params->W[law->depth - 1], law->V[law->blocks], 0, W[depth - 1]);
     else
@@ -118,21 +108,6 @@ static void check(const struct twin *twin, enum parsimony_case kind, int rank, c
     }
 }
 
-static struct compressed *follow(const struct setting *run, struct parsimony *law)
-{
-    struct compressed *c = NEW(struct compressed, 1);
-    const struct model *large = run->model;
-    c->law = law;
-    c->width = large->width[0];
-    c->scale = large->output_scale * large->output_scale * loss_scale_on(run->loss, run->train);
-    c->decay = spec_real(run->spec, "train.weight_decay");
-    c->momentum = spec_applies(run->spec, "train.momentum") ? spec_real(run->spec, "train.momentum") : 0;
-    c->multiplier = NEW(double, large->depth);
-    for (int l = 0; l < large->depth; l++)
-        c->multiplier[l] = large->layer[l].trainable ? large->layer[l].lr_multiplier : 0;
-    return c;
-}
-
 static struct model *of_law(struct twin *twin, const struct twins_setting *setting, double gamma,
                             struct problems *problems)
 {
@@ -149,9 +124,12 @@ static struct model *of_law(struct twin *twin, const struct twins_setting *setti
     struct parsimony *law = parsimony_create(kind, (const struct dmat *const *)run->model->params->W, run->model->depth,
                                              matrix, rank, (uint64_t)spec_int(spec, "run.seed"), problems);
     if (law) {
-        twin->compressed = follow(run, law);
-        twin->compressed->exact = gamma == 0 && premises_hold(law, run->model, spec, run->train, matrix);
-        if (twin->compressed->exact) twin->compressed->rho = rho_create(law, twin->compressed->scale);
+        const double alpha = run->model->output_scale;
+        struct compressed *c = twin->compressed = NEW(struct compressed, 1);
+        c->law = law;
+        c->width = run->model->width[0];
+        if (gamma == 0 && premises_hold(law, run->model, spec, run->train, matrix))
+            c->scalars = scalars_create(law, run->model, spec, alpha * alpha * loss_scale_on(run->loss, run->train));
     }
     dmat_destroy(&matrix);
     return law ? network_of(law, run->model, gamma) : NULL;
@@ -188,7 +166,7 @@ static void fill_from_target(struct model *model, const struct setting *run)
     dmat_transpose(Vt, V);
     take_leading(V, scale_of(large->params->W[0]), leading);
     dmat_transpose(leading, W[0]);
-    for (int l = 1; l + 1 < model->depth; l++) set_identity(W[l], scale_of(large->params->W[l]));
+    for (int l = 1; l + 1 < model->depth; l++) dmat_identity(W[l], scale_of(large->params->W[l]));
     take_leading(U, scale_of(large->params->W[large->depth - 1]), W[model->depth - 1]);
     memory_free(sigma);
     dmat_destroy(&leading);
@@ -225,7 +203,7 @@ static struct model *of_target(const struct twin *twin, const struct setting *ru
     if (problems->count > before) return NULL;
     int64_t *width = NEW(int64_t, depth + 1);
     for (int l = 0; l <= depth; l++) width[l] = l == 0 || l == depth ? large->width[l] : inner;
-    struct model *model = twin_linear_model(large, depth, width);
+    struct model *model = model_linear(large->grid, depth, width, large->output_scale);
     memory_free(width);
     for (int l = 0; l < depth; l++) set_inner(&model->layer[l], &large->layer[l]);
     set_outer(&model->layer[0], gamma);
@@ -253,21 +231,20 @@ void compressed_destroy(struct compressed **compressed)
     struct compressed *c = *compressed;
     if (!c) return;
     parsimony_destroy(&c->law);
-    rho_destroy(&c->rho);
-    memory_free(c->multiplier);
+    scalars_destroy(&c->scalars);
     memory_free(c);
     *compressed = NULL;
 }
 
 void compressed_advance(struct compressed *c, double lr)
 {
-    if (c->rho) rho_step(c->rho, lr, c->multiplier, c->decay, c->momentum);
+    if (c->scalars) scalars_advance(c->scalars, lr);
 }
 
 void compressed_archive(struct compressed *c, const struct dmat *like, struct archive *archive)
 {
     parsimony_archive(&c->law, like, archive);
-    if (c->rho) rho_archive(c->rho, archive);
+    if (c->scalars) scalars_archive(c->scalars, archive);
     archive_reals(archive, "worst", DEVIATIONS, c->worst);
 }
 
@@ -286,7 +263,7 @@ void compressed_declare(struct twin *twin)
     struct compressed *c = twin->compressed;
     struct record_group *g = twin->group;
     record_group_text(g, "case", cases[c->law->kind]);
-    record_group_text(g, "exact", c->exact ? "true" : "false");
+    record_group_text(g, "exact", c->scalars ? "true" : "false");
     record_dimension(g, "layer", c->law->depth, "layer of the large network, 1 is the first");
     c->q_block = record_quantity(g, &(struct quantity){.name = "block_error",
                                                        .units = "1",
@@ -307,19 +284,6 @@ void compressed_declare(struct twin *twin)
         &(struct quantity){.name = "block_dim", .units = "1", .integer = true, .long_name = "order q of the blocks"});
 }
 
-/* max |A|, over all ranks. */
-static double largest_entry(const struct dmat *A)
-{
-    double largest = 0;
-    for (int jl = 0; jl < A->nloc; jl++)
-        for (int il = 0; il < A->mloc; il++) {
-            const double value = fabs(A->local[il + (int64_t)jl * A->lld]);
-            if (!(value <= largest)) largest = value; /* a NaN stays */
-        }
-    MPI_Allreduce(MPI_IN_PLACE, &largest, 1, MPI_DOUBLE, MPI_MAX, A->grid->comm);
-    return largest;
-}
-
 /* max |U_{l,1}ᵀ W_l V_{l,1} − Ŵ_l|; the last layer of a network with few outputs has no U. */
 static double block_error(const struct parsimony *law, int l, const struct dmat *W, const struct dmat *small)
 {
@@ -330,7 +294,7 @@ static double block_error(const struct parsimony *law, int l, const struct dmat 
         dmat_gemm('T', 'N', 1, law->V[l], WV, -1, error);
     else
         dmat_axpy(error, -1, WV);
-    const double largest = largest_entry(error);
+    const double largest = dmat_largest(error);
     dmat_destroy(&WV);
     dmat_destroy(&error);
     return largest;
@@ -364,13 +328,6 @@ static void note(struct compressed *c, enum deviation which, double value)
  * the size of these. */
 static const double GAP_FLOOR = 1e-9;
 
-/* (d − q) ∏ρ²; nothing with few outputs; NaN without a theorem. */
-static double predicted_gap(const struct compressed *c)
-{
-    if (!c->exact) return NAN;
-    return c->law->kind == PARSIMONY_OUTPUTS ? 0 : (double)(c->width - c->law->q) * rho_product_squared(c->rho);
-}
-
 static void compare_products(struct twin *twin, const struct model *large)
 {
     struct compressed *c = twin->compressed;
@@ -378,7 +335,8 @@ static void compare_products(struct twin *twin, const struct model *large)
     struct dmat *P = product_of(large, large->depth), *inner = product_of(small, small->depth - 1);
     const double size = dmat_dot(P, P);
     dmat_gemm('N', 'N', -1, small->params->W[small->depth - 1], inner, 1, P);
-    const double gap = dmat_dot(P, P), largest = largest_entry(P), predicted = predicted_gap(c);
+    const double gap = dmat_dot(P, P), largest = dmat_largest(P),
+                 predicted = c->scalars ? scalars_gap(c->scalars) : NAN;
     record_put_at(twin->group, c->q_gap, 0, gap);
     record_put_at(twin->group, c->q_predicted, 0, predicted);
     record_put_at(twin->group, c->q_largest, 0, largest);
@@ -392,7 +350,7 @@ void compressed_measure(struct twin *twin, const struct moment *moment)
 {
     struct compressed *c = twin->compressed;
     const struct params *large = moment->model->params;
-    const double difference = moment->loss - twin->loss, predicted = predicted_gap(c) * c->scale / 2;
+    const double difference = moment->loss - twin->loss, predicted = c->scalars ? scalars_loss(c->scalars) : NAN;
     for (int l = 1; l <= c->law->depth; l++) {
         const double error = block_error(c->law, l, large->W[l - 1], twin->model->params->W[l]);
         record_put_at(twin->group, c->q_block, l - 1, error);
@@ -408,7 +366,7 @@ void compressed_measure(struct twin *twin, const struct moment *moment)
 void compressed_check(const struct twin *twin, struct record *record)
 {
     const struct compressed *c = twin->compressed;
-    if (!c->exact) return;
+    if (!c->scalars) return;
     const bool few_outputs = c->law->kind == PARSIMONY_OUTPUTS;
     const char *const names[DEVIATIONS] = {"layers are the blocks of the large network",
                                            few_outputs ? "both networks are the same end to end"

@@ -40,7 +40,7 @@ struct model *narrow_create(const struct twin *twin, const struct setting *run, 
     const int64_t hidden = hidden_width(twin, run->spec, problems);
     int64_t *width = NEW(int64_t, large->depth + 1);
     for (int l = 0; l <= large->depth; l++) width[l] = l == 0 || l == large->depth ? large->width[l] : hidden;
-    struct model *model = twin_linear_model(large, large->depth, width);
+    struct model *model = model_linear(large->grid, large->depth, width, large->output_scale);
     model->linear = large->linear;
     for (int l = 0; l < large->depth; l++) {
         model->layer[l] = large->layer[l];

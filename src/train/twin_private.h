@@ -34,10 +34,6 @@ struct twin {
     int q_loss, q_recovery, q_reached, q_network_reached; /* q_recovery −1: all of the target is seen */
 };
 
-/* Local. A linear network of these widths (copied) with the large one's output scale, layers without bias; parameters
- * are the caller's affair. */
-struct model *twin_linear_model(const struct model *large, int depth, const int64_t *width);
-
 /* Local. The rank that the key of a twin asks for, or data.rank; a problem and 1 if there is neither. */
 int twin_rank(const struct twin *twin, const struct spec *spec, struct problems *problems);
 
