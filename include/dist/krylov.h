@@ -1,4 +1,4 @@
-/* krylov: leading singular triplets of a linop (SLEPc, matrix-free). */
+/* krylov: leading singular triplets and extreme eigenpairs of a linop (SLEPc, matrix-free). */
 #ifndef EIGENTRAIN_DIST_KRYLOV_H
 #define EIGENTRAIN_DIST_KRYLOV_H
 
@@ -65,6 +65,51 @@ struct krylov_need krylov_need(int64_t least, int k);
 
 /* Local. Bytes of work space of such a solve on a rank with vectors of mloc and nloc entries. */
 int64_t krylov_bytes(int64_t least, int k, int64_t mloc, int64_t nloc);
+
+/* Largest or smallest eigenpairs of a symmetric operator, distributed as its vectors are. */
+struct eigenpairs {
+    int rank;         /* pairs wanted: k */
+    bool smallest;    /* algebraically; else the largest */
+    int64_t n;        /* size of the operator */
+    int nloc;         /* local entries of a vector */
+    double *lambda;   /* [k] from the outermost inwards, the same on every rank; NaN where not converged; owned */
+    double *residual; /* [k] ‖A v − λ v‖ / scale, measured, not estimated; owned */
+    double *vectors;  /* [nloc × k] column-major, owned */
+    int64_t *index;   /* [nloc] global index of every local entry; owned */
+    double scale;     /* the largest modulus of an eigenvalue of A that was seen: what tolerances are relative to */
+    double next;   /* the next eigenvalue inwards, as far as the last check saw it (a bound from outside the bulk that
+                      gets no closer than the check looked); NaN if there is none */
+    int converged; /* number of outermost pairs that are converged */
+    int64_t products; /* products that the solver needed (the residual check is not counted) */
+    bool filled;      /* holds a solution: the next solve starts from it */
+};
+
+/* Local. Room for k eigenpairs of A (m = n), empty. k ≤ n. */
+struct eigenpairs *eigenpairs_create(const struct linop *A, int k, bool smallest);
+
+/* Local. Frees it and sets *E to NULL. */
+void eigenpairs_destroy(struct eigenpairs **E);
+
+/* Collective on A->comm. The counterpart of triplets_archive. */
+void eigenpairs_archive(struct eigenpairs **pairs, const struct linop *A, int k, bool smallest, const char *name,
+                        struct archive *archive);
+
+/* Collective on A->comm. Solves for the k outermost eigenpairs at that end by Krylov–Schur; warm-started from E if
+ * E->filled: old pairs that still solve the problem are kept (one product each), else the iteration starts from their
+ * sum. Multiple eigenvalues are found with all their copies, as by krylov_svd. The tolerance is relative to the largest
+ * modulus seen. Unconverged pairs are NaN and counted out of `converged`. Start vectors come from our own generator by
+ * global index. */
+void krylov_eigen(const struct linop *A, const struct krylov_options *options, struct eigenpairs *E);
+
+/* Collective on A->comm. Lanczos quadrature of a symmetric operator from the start vector x (any length but 0): up to
+ * `steps` steps with full re-orthogonalisation. nodes ascending and weights (their sum is 1), [steps] each:
+ * xᵀ f(A) x / xᵀx = Σ weights f(nodes), exactly for polynomials of degree 2·steps − 1. Returns the number of nodes:
+ * fewer than `steps` where the Krylov space ends, which is exact then. One product a step; `steps` vectors of work
+ * space. */
+int krylov_quadrature(const struct linop *A, int steps, const double *x, double *nodes, double *weights);
+
+/* Local. Basis vectors that such a solve for k pairs of n takes where the options leave it to choose. */
+int krylov_eigen_basis(int64_t n, int k);
 
 /* Collective on comm. Starts PETSc/SLEPc without any hidden input (no .petscrc, no options), once; and ends it. */
 void krylov_start(MPI_Comm comm);

@@ -30,4 +30,10 @@ void activation_apply(enum activation kind, int64_t n, double *restrict z, doubl
 /* Local. a ← φ(z) without derivative; a and z may be the same. */
 void activation_value(enum activation kind, int64_t n, const double *z, double *a);
 
+/* Local. Whether φ″ is anything else than 0: false for the piecewise linear ones, whose kinks count as φ″ = 0. */
+bool activation_bends(enum activation kind);
+
+/* Local. For n values, in place: z ← φ″(z); at the kink of ELU's second derivative that of the positive side. */
+void activation_second(enum activation kind, int64_t n, double *z);
+
 #endif

@@ -5,18 +5,12 @@
 #include "dist/random.h"
 
 #include "fortran.h"
+#include "krylov_private.h"
 
 #include <slepcsvd.h>
 
 #include <math.h>
 #include <string.h>
-
-/* PETSc's own error path takes seconds: whatever fails here is a bug of ours or a broken installation. */
-#define must(call)                                                                                                     \
-    do {                                                                                                               \
-        PetscErrorCode code_ = (call);                                                                                 \
-        if (code_) bug("%s failed with PETSc error %d", #call, (int)code_);                                            \
-    } while (0)
 
 static bool started_here = false;
 

@@ -75,3 +75,41 @@ void activation_value(enum activation kind, int64_t n, const double *z, double *
     double unused[512];
     for (int64_t i = 0; i < n; i += 512) kernels[kind](n - i < 512 ? n - i : 512, z + i, a + i, unused);
 }
+
+/* φ″, in place of z. */
+#define BEND(name, body)                                                                                               \
+    DISPATCHED static void name(int64_t n, double *z)                                                                  \
+    {                                                                                                                  \
+        _Pragma("omp simd") for (int64_t i = 0; i < n; i++)                                                            \
+        {                                                                                                              \
+            const double x = z[i];                                                                                     \
+            double bend;                                                                                               \
+            body;                                                                                                      \
+            z[i] = bend;                                                                                               \
+        }                                                                                                              \
+    }
+
+BEND(tanh_bend, const double value = tanh(x); bend = -2 * value * (1 - value * value))
+BEND(elu_bend, const double e = exp(x < 0 ? x : 0); bend = x < 0 ? e : 0)
+/* Far out it is zero; x² must not be infinite there. */
+BEND(gelu_bend, const double y = fabs(x) < 40 ? x : 40; bend = (2 - y * y) * INV_SQRT_2PI * exp(-0.5 * y * y))
+BEND(silu_bend, const double y = fabs(x) < 1000 ? fabs(x) : 1000; const double t = exp(-y);
+     const double r = 1 / (1 + t); bend = t * r * r * (2 - y * (1 - t) * r))
+
+static void (*const bends[ACTIVATIONS])(int64_t n, double *z) = {[ACTIVATION_TANH] = tanh_bend,
+                                                                 [ACTIVATION_ELU] = elu_bend,
+                                                                 [ACTIVATION_GELU] = gelu_bend,
+                                                                 [ACTIVATION_SILU] = silu_bend};
+
+bool activation_bends(enum activation kind)
+{
+    return bends[kind] != NULL;
+}
+
+void activation_second(enum activation kind, int64_t n, double *z)
+{
+    if (bends[kind])
+        bends[kind](n, z);
+    else
+        memset(z, 0, (size_t)n * sizeof *z);
+}

@@ -3,8 +3,9 @@
 #include "base/error.h"
 #include "base/memory.h"
 
+#include "sweep_private.h"
+
 #include <math.h>
-#include <string.h>
 
 /* The activations of one chunk. On the way back E_l = ∂ℓ/∂a_l overwrites a_l, which is no longer needed then, and
  * D_l = scale·φ′(z_l)∘E_l overwrites φ′(z_l): no other work space is needed. */
@@ -24,11 +25,6 @@ struct pass {
     int64_t j0, j1;
     struct dmat **a, **d; /* [L + 1] owned views; a[0] is the input, NULL if it is the identity */
 };
-
-static bool has_own_derivative(const struct layer *layer)
-{
-    return layer->activation != ACTIVATION_LINEAR || layer->scale != 1;
-}
 
 int64_t backprop_columns(const struct grid *grid, int64_t samples, int64_t chunk)
 {
@@ -50,7 +46,7 @@ struct backprop *backprop_create(const struct model *model, const struct loss *l
     int height = 0;
     for (int l = 1; l <= b->depth; l++) {
         b->a[l] = dmat_create(grid, model->width[l], b->chunk);
-        if (has_own_derivative(&model->layer[l - 1])) b->d[l] = dmat_create(grid, model->width[l], b->chunk);
+        if (sweep_has_slope(&model->layer[l - 1])) b->d[l] = dmat_create(grid, model->width[l], b->chunk);
         if (b->a[l]->mloc > height) height = b->a[l]->mloc;
     }
     b->bias = NEW(double, height);
@@ -77,20 +73,13 @@ int64_t backprop_bytes(const struct model *model, int64_t columns)
     int64_t elements = 0;
     for (int l = 1; l <= model->depth; l++)
         elements +=
-            dmat_local_size(model->grid, model->width[l], columns) * (has_own_derivative(&model->layer[l - 1]) ? 2 : 1);
+            dmat_local_size(model->grid, model->width[l], columns) * (sweep_has_slope(&model->layer[l - 1]) ? 2 : 1);
     return elements * (int64_t)sizeof(double);
-}
-
-static int lowest_trainable(const struct model *model)
-{
-    int l = 1;
-    while (l <= model->depth && !model->layer[l - 1].trainable) l++;
-    return l;
 }
 
 int backprop_products(const struct model *model, int64_t columns, bool identity, bool gradient, struct product *list)
 {
-    const int lowest = lowest_trainable(model);
+    const int lowest = sweep_lowest_trainable(model);
     int count = 0;
     for (int l = 1; l <= model->depth; l++) {
         const int64_t m = model->width[l], n = model->width[l - 1];
@@ -127,59 +116,17 @@ static void pass_end(struct pass *pass)
     memory_free(pass->d);
 }
 
-/* Z += b 1ᵀ; the bias lives on process column 0. */
-static void add_bias(const struct backprop *b, const struct dmat *bias, struct dmat *Z)
-{
-    const struct grid *grid = Z->grid;
-    if (grid->mycol == 0) memcpy(b->bias, bias->local, (size_t)Z->mloc * sizeof(double));
-    MPI_Bcast(b->bias, Z->mloc, MPI_DOUBLE, 0, grid->row_comm);
-    for (int jl = 0; jl < Z->nloc; jl++)
-        for (int il = 0; il < Z->mloc; il++) Z->local[il + (int64_t)jl * Z->lld] += b->bias[il];
-}
-
-/* gradient of the bias += row sums of D, to process column 0. */
-static void add_row_sums(const struct backprop *b, const struct dmat *D, struct dmat *gradient)
-{
-    memset(b->bias, 0, (size_t)D->mloc * sizeof(double));
-    for (int jl = 0; jl < D->nloc; jl++)
-        for (int il = 0; il < D->mloc; il++) b->bias[il] += D->local[il + (int64_t)jl * D->lld];
-    const bool root = D->grid->mycol == 0;
-    ensure(gradient); /* a layer with a bias has a gradient of it */
-    MPI_Reduce(root ? MPI_IN_PLACE : b->bias, b->bias, D->mloc, MPI_DOUBLE, MPI_SUM, 0, D->grid->row_comm);
-    for (int il = 0; root && il < D->mloc; il++) gradient->local[il] += b->bias[il];
-}
-
-/* a_l = a_skip + scale·φ(z_l). With the identity as a skipped input, 1 is added on the diagonal of the chunk. */
-static void add_skip(const struct layer *layer, const struct pass *pass, struct dmat *a)
-{
-    if (layer->scale != 1) dmat_scale(a, layer->scale);
-    if (pass->a[layer->skip]) {
-        dmat_axpy(a, 1, pass->a[layer->skip]);
-        return;
-    }
-    for (int jl = 0; jl < a->nloc; jl++)
-        for (int il = 0; il < a->mloc; il++)
-            if (dmat_row(a, il) == dmat_col(a, jl) + pass->j0) a->local[il + (int64_t)jl * a->lld] += 1;
-}
-
 /* a_l, and φ′(z_l) in d_l, of every layer. */
 static void forward_layers(const struct backprop *b, const struct model *model, struct pass *pass)
 {
     for (int l = 1; l <= b->depth; l++) {
         const struct layer *layer = &model->layer[l - 1];
         const bool curved = layer->activation != ACTIVATION_LINEAR;
-        const struct dmat *W = model->params->W[l - 1];
         struct dmat *a = pass->a[l], *z = curved ? pass->d[l] : a;
-        if (pass->a[l - 1]) {
-            dmat_gemm('N', 'N', 1, W, pass->a[l - 1], 0, z);
-        } else {
-            struct dmat *columns = dmat_columns(W, pass->j0, pass->j1);
-            dmat_copy(z, columns);
-            dmat_destroy(&columns);
-        }
-        if (layer->bias) add_bias(b, model->params->b[l - 1], z);
+        sweep_multiply(model->params->W[l - 1], pass->a[l - 1], pass->j0, false, z);
+        if (layer->bias) sweep_add_bias(model->params->b[l - 1], z, b->bias);
         if (curved) activation_apply(layer->activation, (int64_t)z->lld * z->nloc, z->local, a->local);
-        if (layer->skip >= 0) add_skip(layer, pass, a);
+        if (layer->skip >= 0) sweep_add_skip(layer->scale, pass->a[layer->skip], pass->j0, a);
     }
 }
 
@@ -202,27 +149,16 @@ static struct dmat *through_activation(const struct layer *layer, struct dmat *E
     return d;
 }
 
-static void add_weight_gradient(const struct pass *pass, const struct dmat *D, int l, struct dmat *G)
-{
-    if (pass->a[l - 1]) {
-        dmat_gemm('N', 'T', 1, D, pass->a[l - 1], pass->j0 == 0 ? 0 : 1, G);
-        return;
-    }
-    struct dmat *columns = dmat_columns(G, pass->j0, pass->j1);
-    dmat_copy(columns, D);
-    dmat_destroy(&columns);
-}
-
 /* E_L stands in a_L. */
 static void backward(const struct backprop *b, const struct model *model, struct pass *pass, struct params *gradient)
 {
-    const int lowest = lowest_trainable(model);
+    const int lowest = sweep_lowest_trainable(model);
     for (int l = b->depth; l >= lowest; l--) {
         const struct layer *layer = &model->layer[l - 1];
         struct dmat *D = through_activation(layer, pass->a[l], pass->d[l]);
         if (layer->trainable) {
-            add_weight_gradient(pass, D, l, gradient->W[l - 1]);
-            if (layer->bias) add_row_sums(b, D, gradient->b[l - 1]);
+            sweep_weight_product(D, pass->a[l - 1], pass->j0, pass->j0 > 0, gradient->W[l - 1]);
+            if (layer->bias) sweep_add_row_sums(D, gradient->b[l - 1], b->bias);
         }
         if (l == lowest) break;
         struct dmat *E = pass->a[l - 1];
