@@ -15,7 +15,8 @@ probes:
   - {kind: subspace, of: update, every: 2, rank: 6}
 snapshot: {every: end}
 """
-# Where the memory is: activations and full spectra; whitening; batches of a deep network with the moments of Adam.
+# Where the memory is: activations and full spectra; whitening; batches of a deep network with the moments of Adam; the
+# bases of a network that is never formed.
 PEAKS = {
     "activations": FULL,
     "whitening": """data: {kind: gaussian, features: 500, outputs: 10, train: 4000, whiten: true}
@@ -27,6 +28,10 @@ model: {width: 600, depth: 8, activation: relu}
 train: {optimizer: adam, batch: 32, lr: 1e-4, steps: 4, evaluate_every: 4}
 probes: [{kind: spectrum, every: 4, rank: 5}]
 checkpoint: {every: 2}
+""",
+    "compressed": """data: {kind: low_rank_matrix, rows: 30000, cols: 30000, rank: 10, spectrum: given, singular_values: [300, 290, 280, 270, 260, 250, 240, 230, 220, 210]}
+model: {width: 30000, depth: 3, activation: linear, parametrization: compressed, init: {kind: householder}}
+train: {lr: 1e-4, steps: 4}
 """,
 }
 UNIT = {"MiB": 1, "GiB": 1024}

@@ -89,9 +89,9 @@ struct estimate_step {
 };
 
 struct estimate {
-    const struct spec *spec; /* borrowed */
-    struct grid grid;        /* on paper: no contexts; the process with the largest share, (0, 0) */
-    struct data_sizes data;
+    const struct spec *spec;        /* borrowed */
+    struct grid grid;               /* on paper: no contexts; the process with the largest share, (0, 0) */
+    struct data_sizes loaded, data; /* of what the input describes, and of what is trained on */
     struct batches_need batches;
     struct model *model;          /* without parameters; owned */
     struct record *record;        /* owned */
@@ -100,6 +100,7 @@ struct estimate {
     int64_t parameters;           /* of the whole network */
     int64_t steps, evaluations;
     int64_t chunk; /* columns that pass through the network at a time */
+    bool reduced;  /* model.parametrization: compressed; then `data` and `model` are those of the small network */
 
     int64_t memory[MEMORIES]; /* while training */
     int64_t temporary;        /* the most that comes on top of that, or of what there is of it at that moment */
@@ -130,6 +131,9 @@ double estimate_size(const struct estimate_kernel *kernel);
 
 /* Local. How often something happens that is due at every `every`-th step, from 0 on, and at the last one. */
 int64_t estimate_times(int64_t steps, int64_t every);
+
+/* Local. Whether the target is never formed: a compressed run with a target in factors. */
+bool estimate_in_factors(const struct estimate *estimate);
 
 /* Local. The products that a Krylov solve probably takes. */
 double estimate_products(const struct probe_solve *solve);

@@ -17,8 +17,8 @@ void batches_destroy(struct batches **batches);
 
 /* Collective on the grid. The data of the update from `step` to step + 1: everything, or for batches of size B the
  * columns p[kB … (k+1)B) of a random permutation p of epoch e, with e and k quotient and remainder of step by floor(N /
- * B); with train.online the samples step·B … step·B + B − 1 of the stream of fresh ones. A function of (seed, step)
- * only. Borrowed, valid until the next call. */
+ * B); with train.order: sequential the samples (step·B + j) mod N; with train.online the samples step·B … step·B + B −
+ * 1 of the stream of fresh ones. A function of (seed, step) only. Borrowed, valid until the next call. */
 const struct dataset *batches_at(struct batches *batches, int64_t step);
 
 /* Local. Columns that a step processes (for work space). */

@@ -28,6 +28,11 @@ bool reduction_wanted(const struct spec *spec);
 struct reduction *reduction_create(const struct grid *grid, const struct spec *spec, struct data **data,
                                    struct model **model, struct problems *problems);
 
+/* Collective on the grid, which may be on paper only. The small network without parameters, on paper: *sizes, those of
+ * the large one's data, become those of the small one's. NULL with problems, as far as they show without the data. */
+struct model *reduction_outline(const struct grid *grid, const struct spec *spec, struct data_sizes *sizes,
+                                struct problems *problems);
+
 /* Local. Frees it and sets *reduction to NULL. */
 void reduction_destroy(struct reduction **reduction);
 

@@ -7,6 +7,7 @@
 #include "net/backprop.h"
 #include "net/layout.h"
 #include "train/optimizer.h"
+#include "train/reduction.h"
 
 #include <limits.h>
 
@@ -19,6 +20,13 @@ static const int64_t SEAL_PIECE = (int64_t)1 << 22;
 int64_t estimate_times(int64_t steps, int64_t every)
 {
     return steps / every + 1 + (steps % every != 0);
+}
+
+bool estimate_in_factors(const struct estimate *e)
+{
+    const bool spectrum = spec_applies(e->spec, "data.spectrum");
+    return e->reduced && spectrum &&
+           (spec_is(e->spec, "data.spectrum", "given") || spec_is(e->spec, "data.spectrum", "diagonal"));
 }
 
 double estimate_products(const struct probe_solve *solve)
@@ -96,12 +104,22 @@ static int64_t local_bytes(const struct estimate *e, int64_t m, int64_t n)
     return 8 * dmat_local_size(&e->grid, m, n);
 }
 
-/* While the weights get their first values. */
+/* The bases of the subspaces of a compressed run. */
+static int64_t bases_bytes(const struct estimate *e)
+{
+    return e->reduced ? (e->model->depth + 1) * local_bytes(e, e->loaded.features, e->data.features) : 0;
+}
+
+/* While the weights get their first values; in a compressed run, while the subspaces are found. */
 static int64_t start_bytes(const struct estimate *e)
 {
     int64_t most = 0;
+    const int64_t d = e->loaded.features;
     const bool orthogonal = spec_is(e->spec, "model.init.kind", "orthogonal");
     const bool file = spec_is(e->spec, "model.init.kind", "file");
+    if (e->reduced)
+        return 5 * local_bytes(e, e->data.features, d) + /* wide matrices of few rows, on one process row */
+               (orthogonal ? local_bytes(e, d, d) + factor_orthonormal_bytes(&e->grid, d, d) : 0);
     for (int l = 1; l <= e->model->depth; l++) {
         const int64_t m = e->model->width[l], n = e->model->width[l - 1];
         if (orthogonal) most = larger(most, factor_orthonormal_bytes(&e->grid, m, n));
@@ -175,11 +193,15 @@ static void count_memory(struct estimate *e)
     const int arrays = 2 + optimizer_arrays(e->spec) + probes_need_previous(e->probes, e->steps, true);
     const bool whitens = spec_applies(e->spec, "data.whiten") && spec_bool(e->spec, "data.whiten");
     int64_t *memory = e->memory;
-    memory[MEMORY_DATA] = data_set_bytes(&e->grid, &e->data, e->data.train, true);
+    memory[MEMORY_DATA] = data_set_bytes(&e->grid, &e->data, e->data.train, true) + bases_bytes(e);
     if (e->data.test > 0) memory[MEMORY_DATA] += data_set_bytes(&e->grid, &e->data, e->data.test, false);
-    at_moment(e, whitens ? "whitening the data" : "reading the data", memory[MEMORY_DATA],
-              data_bytes(&e->grid, e->spec, &e->data));
-    at_moment(e, "starting the weights", memory[MEMORY_DATA] + weights, start_bytes(e));
+    if (!estimate_in_factors(e)) {
+        const int64_t loaded = e->reduced ? data_set_bytes(&e->grid, &e->loaded, e->loaded.train, true) : 0;
+        at_moment(e, whitens ? "whitening the data" : "reading the data", loaded + memory[MEMORY_DATA],
+                  data_bytes(&e->grid, e->spec, &e->loaded));
+    }
+    at_moment(e, e->reduced ? "finding the subspaces" : "starting the weights", memory[MEMORY_DATA] + weights,
+              start_bytes(e));
     memory[MEMORY_DATA] += e->batches.bytes;
     at_moment(e, "compressing the data", memory[MEMORY_DATA] + weights, e->batches.extra);
     memory[MEMORY_WEIGHTS] = arrays * weights;
@@ -241,6 +263,14 @@ static void count_files(struct estimate *e)
     if (spec_bool(spec, "snapshot.weights")) d->snapshot += 8 * e->parameters, d->snapshot_arrays += matrices;
     d->checkpoint = 8 * arrays * e->parameters;
     d->checkpoint_arrays = arrays * matrices;
+    if (e->reduced) {
+        const int64_t bases = 8 * (e->model->depth + 1) * e->loaded.features * e->data.features;
+        d->checkpoint += bases;
+        d->checkpoint_arrays += e->model->depth + 1;
+        d->snapshot += bases;
+        d->snapshot_arrays += e->model->depth + 1;
+        d->metrics += 40 * e->evaluations; /* its group */
+    }
     for (int i = 0; i < e->probes->count; i++) {
         const struct estimate_probe *p = &e->probe[i];
         const int kept = p->need.count && p->need.solve[0].kept;
@@ -273,9 +303,13 @@ struct estimate *estimate_create(MPI_Comm comm, const struct spec *spec, int ran
     struct estimate *e = NEW(struct estimate, 1);
     e->spec = spec;
     e->steps = spec_int(spec, "train.steps");
+    e->reduced = reduction_wanted(spec);
     const bool drawn = draw_grid(e, comm, ranks, problems);
-    if (data_measure(comm, spec, &e->data, problems) && drawn)
-        e->model = model_outline(&e->grid, spec, e->data.features, e->data.outputs, problems);
+    const bool measured = data_measure(comm, spec, &e->loaded, problems);
+    e->data = e->loaded;
+    if (measured && drawn)
+        e->model = e->reduced ? reduction_outline(&e->grid, spec, &e->data, problems)
+                              : model_outline(&e->grid, spec, e->data.features, e->data.outputs, problems);
     if (e->model) {
         e->batches = batches_need(spec, e->model, &e->data, problems);
         e->record = record_create(true);

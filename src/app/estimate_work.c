@@ -260,16 +260,17 @@ static void add_svd(struct estimate *e, int64_t m, int64_t n)
 
 static void count_whitening(struct estimate *e)
 {
-    const int64_t d = e->data.features, N = e->data.train, k = d < N ? d : N;
-    const struct product products[] = {{'N', 'N', d, N, k}, {'N', 'T', d, d, k}, {'N', 'N', d, e->data.test, d}};
+    const int64_t d = e->loaded.features, N = e->loaded.train, k = d < N ? d : N;
+    const struct product products[] = {{'N', 'N', d, N, k}, {'N', 'T', d, d, k}, {'N', 'N', d, e->loaded.test, d}};
     add_svd(e, d, N);
-    for (int i = 0; i < (e->data.test > 0 ? 3 : 1); i++) add_product(e, TIMER_SETUP, &products[i], 1);
+    for (int i = 0; i < (e->loaded.test > 0 ? 3 : 1); i++) add_product(e, TIMER_SETUP, &products[i], 1);
 }
 
-/* A target of low rank: the singular triplets of a random matrix, the leading ones or all; and its measurements. */
+/* A target of low rank: singular triplets of a random matrix, the leading ones or all, or factors of random columns;
+ * and its measurements. */
 static void count_target(struct estimate *e)
 {
-    const struct data_sizes *d = &e->data;
+    const struct data_sizes *d = &e->loaded;
     const int rank = to_int(spec_int(e->spec, "data.rank"));
     const struct probe_solve solve = {.m = d->outputs,
                                       .n = d->features,
@@ -278,17 +279,21 @@ static void count_target(struct estimate *e)
                                       .rank = rank,
                                       .bulk = true};
     const double local = share(e, d->outputs, d->features);
-    if (spec_is(e->spec, "data.spectrum", "leading"))
-        add_krylov(e, TIMER_SETUP, &solve, 1);
-    else
-        add_svd(e, d->outputs, d->features);
-    add(e, TIMER_SETUP, RATE_STREAM, 24 * rank * local);
-    add(e, TIMER_SETUP, RATE_NORMAL, local * (1 + (double)d->measurements));
+    const bool leading = spec_is(e->spec, "data.spectrum", "leading"),
+               all = spec_is(e->spec, "data.spectrum", "spread");
+    if (leading) add_krylov(e, TIMER_SETUP, &solve, 1);
+    if (all) add_svd(e, d->outputs, d->features);
+    if (spec_is(e->spec, "data.spectrum", "given")) {
+        add_qr(e, d->outputs, rank, 1);
+        add_qr(e, d->features, rank, 1);
+    }
+    if (!estimate_in_factors(e)) add(e, TIMER_SETUP, RATE_STREAM, 24 * rank * local);
+    add(e, TIMER_SETUP, RATE_NORMAL, local * ((leading || all) + (double)d->measurements));
 }
 
 static void count_data(struct estimate *e)
 {
-    const struct data_sizes *d = &e->data;
+    const struct data_sizes *d = &e->loaded;
     const struct spec *spec = e->spec;
     const double samples = (double)(d->train + d->test), length = (double)(d->features + d->outputs);
     const double local =
@@ -308,6 +313,25 @@ static void count_data(struct estimate *e)
         add(e, TIMER_SETUP, RATE_STREAM, 32 * local);
     if (spec_applies(spec, "data.whiten") && spec_bool(spec, "data.whiten")) count_whitening(e);
     if (e->batches.compressed) add_qr(e, d->train, d->features, 0.5 + (double)d->outputs / (double)d->features);
+}
+
+/* Each layer's start is applied to the columns of a basis twice, back and forth; the basis is made orthonormal. */
+static void count_subspaces(struct estimate *e)
+{
+    const int64_t d = e->loaded.features, q = e->data.features;
+    const double applied = 2 * e->model->depth, local = share(e, d, q);
+    const bool householder = spec_is(e->spec, "model.init.kind", "householder");
+    const double reflections = householder ? applied * (double)spec_int(e->spec, "model.init.reflections") : 0;
+    add(e, TIMER_SETUP, RATE_NORMAL, reflections * share(e, d, 1));
+    add(e, TIMER_SETUP, RATE_STREAM, reflections * 48 * local);
+    add(e, TIMER_SETUP, RATE_MESSAGE, reflections * 2 * rounds(e->grid.nprow));
+    if (spec_is(e->spec, "model.init.kind", "orthogonal")) {
+        add(e, TIMER_SETUP, RATE_NORMAL, applied * share(e, d, d));
+        add_qr(e, d, d, applied);
+        add_product(e, TIMER_SETUP, &(struct product){'N', 'N', d, q, d}, applied);
+    }
+    add_qr(e, d, q, 6);
+    add(e, TIMER_SETUP, RATE_TOUCH, (double)e->peak);
 }
 
 static void count_start(struct estimate *e)
@@ -363,7 +387,10 @@ static void count_one_step(struct estimate *e)
 void estimate_count(struct estimate *e)
 {
     count_data(e);
-    count_start(e);
+    if (e->reduced)
+        count_subspaces(e);
+    else
+        count_start(e);
     count_steps(e);
     count_evaluations(e);
     count_probes(e);

@@ -159,21 +159,27 @@ static struct data *small_data(const struct reduction *r, struct dmat *image, in
     return data;
 }
 
-static struct model *small_network(const struct reduction *r, const struct parsimony_start *start)
+/* Without parameters. `blocks` layers have matrices of order q. */
+static struct model *small_outline(const struct model *large, int blocks, int64_t q)
 {
-    const struct model *large = r->large;
-    const struct parsimony *law = r->law;
     int64_t *width = NEW(int64_t, large->depth + 1);
-    for (int l = 0; l <= large->depth; l++) width[l] = l <= law->blocks ? law->q : large->width[l];
+    for (int l = 0; l <= large->depth; l++) width[l] = l <= blocks ? q : large->width[l];
     struct model *model = model_linear(large->grid, large->depth, width, large->output_scale);
     memory_free(width);
     for (int l = 0; l < large->depth; l++) {
         model->layer[l].trainable = large->layer[l].trainable;
         model->layer[l].lr_multiplier = large->layer[l].lr_multiplier;
     }
+    return model;
+}
+
+static struct model *small_network(const struct reduction *r, const struct parsimony_start *start)
+{
+    const struct parsimony *law = r->law;
+    struct model *model = small_outline(r->large, law->blocks, law->q);
     model->params = params_create(model);
     for (int l = 1; l <= law->blocks; l++) dmat_identity(model->params->W[l - 1], law->epsilon[l - 1]);
-    for (int l = law->blocks + 1; l <= large->depth; l++)
+    for (int l = law->blocks + 1; l <= r->large->depth; l++)
         start->apply(start, l, 'N', law->V[l - 1], model->params->W[l - 1]);
     return model;
 }
@@ -262,15 +268,25 @@ static void make_small(struct reduction *r, const struct source_data *from, cons
             (long long)r->large->width[0]);
 }
 
+/* The case and the rank of a large network that fulfils the premises, as far as they show without data; else problems.
+ */
+static int rank_of(const struct model *large, const struct spec *spec, enum parsimony_case *kind,
+                   struct problems *problems)
+{
+    *kind = case_of(large, spec, problems);
+    if (problems->count) return 0;
+    const int rank = premises_rank(*kind, large, spec, "model.rank");
+    premises_check(*kind, rank, large, spec, "model", problems);
+    return rank;
+}
+
 static void prepare(struct reduction *r, const struct source_data *from, const struct grid *grid,
                     const struct spec *spec, struct data **data, struct model **model, struct problems *problems)
 {
+    enum parsimony_case kind;
     r->large = model_outline(grid, spec, from->features, from->outputs, problems);
     if (!r->large) return;
-    const enum parsimony_case kind = case_of(r->large, spec, problems);
-    if (problems->count) return;
-    const int rank = premises_rank(kind, r->large, spec, "model.rank");
-    premises_check(kind, rank, r->large, spec, "model", problems);
+    const int rank = rank_of(r->large, spec, &kind, problems);
     if (from->factors && !spec_is(spec, "model.rank", "auto") && spec_int(spec, "model.rank") != from->factors->rank)
         spec_problem(spec, problems, "model.rank", "is %d, but data.rank is %d: leave it out", rank,
                      from->factors->rank);
@@ -293,6 +309,25 @@ struct reduction *reduction_create(const struct grid *grid, const struct spec *s
     unload(&from);
     if (!problems_none(problems, grid->comm)) reduction_destroy(&r);
     return r;
+}
+
+struct model *reduction_outline(const struct grid *grid, const struct spec *spec, struct data_sizes *sizes,
+                                struct problems *problems)
+{
+    enum parsimony_case kind;
+    struct model *small = NULL, *large = NULL;
+    check_settings(spec, problems);
+    if (problems->count == 0) large = model_outline(grid, spec, sizes->features, sizes->outputs, problems);
+    const int64_t order = large ? 2 * (int64_t)rank_of(large, spec, &kind, problems) : 0;
+    if (large && problems->count == 0) {
+        const bool outputs = kind == PARSIMONY_OUTPUTS;
+        const int64_t q = order < sizes->features ? order : sizes->features;
+        small = small_outline(large, outputs ? large->depth - 1 : large->depth, q);
+        *sizes =
+            (struct data_sizes){.features = q, .outputs = outputs ? sizes->outputs : q, .train = q, .identity = true};
+    }
+    model_destroy(&large);
+    return small;
 }
 
 void reduction_destroy(struct reduction **reduction)
