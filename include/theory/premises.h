@@ -12,6 +12,12 @@
 
 #include <stdbool.h>
 
+/* Local. Inputs, hidden layers and outputs of equal width. */
+bool premises_square(const struct model *model);
+
+/* Local. Inputs and hidden layers of equal width, and less than half as many outputs. */
+bool premises_few_outputs(const struct model *model);
+
 /* Local. The case that `case:` of the input asks for ("square", "outputs", "gradient"); auto: the one whose premises
  * hold as far as shapes, loss and optimizer tell. */
 enum parsimony_case premises_case(const char *word, const struct model *model, const struct spec *spec);

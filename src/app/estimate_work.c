@@ -5,6 +5,7 @@
 #include "dist/factor.h"
 #include "dist/krylov.h"
 #include "net/backprop.h"
+#include "net/mixture.h"
 #include "train/optimizer.h"
 
 #include <math.h>
@@ -301,7 +302,7 @@ static void count_data(struct estimate *e)
     const bool hdf5 = spec_is(spec, "data.kind", "hdf5"), classes = spec_is(spec, "data.kind", "orthogonal_classes");
     if (spec_applies(spec, "data.rank")) {
         count_target(e);
-    } else if (spec_is(spec, "data.kind", "gaussian") || classes) {
+    } else if (spec_is(spec, "data.kind", "gaussian") || mixture_is(spec) || classes) {
         add(e, TIMER_SETUP, RATE_NORMAL, local);
         if (classes) add_qr(e, d->features, d->train, 1);
     } else { /* the root reads and hands on; HDF5 is read by all */

@@ -8,6 +8,8 @@
 #include "net/loss.h"
 #include "probes/probe.h"
 #include "theory/parsimony.h"
+#include "theory/premises.h"
+#include "theory/scalars.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -23,94 +25,15 @@ enum deviation { DEVIATION_RHO, DEVIATION_RESIDUAL, DEVIATION_LEAK, DEVIATION_CO
 struct invariant {
     enum parsimony_case kind;
     int depth, blocks, rank;
-    int order;  /* rows of the `block` series: 2r at most */
-    bool exact; /* the assumptions of the theorem hold: ρ has a theory */
-    double momentum, decay;
-    double *multiplier;    /* [depth] of the learning rate, 0 for frozen layers; owned */
-    double scale;          /* 1/s of the loss */
-    struct dmat **start;   /* [depth] W_l(0), owned */
-    struct parsimony *law; /* owned; NULL in the gradient case before the first measurement */
-    struct rho *rho;       /* owned; NULL if not exact */
-    struct full *full;     /* owned, or NULL */
+    int order;               /* rows of the `block` series: 2r at most */
+    bool exact;              /* the assumptions of the theorem hold: ρ has a theory */
+    struct dmat **start;     /* [depth] W_l(0), owned */
+    struct parsimony *law;   /* owned; NULL in the gradient case before the first measurement */
+    struct scalars *scalars; /* owned; NULL if not exact */
+    struct full *full;       /* owned, or NULL */
     double worst[DEVIATIONS];
     int q_rho, q_theory, q_residual, q_off, q_value, q_leak, q_order; /* in the record */
 };
-
-/* ---------------------------------------------------------------- what applies */
-
-static bool is_square(const struct model *model)
-{
-    for (int l = 0; l < model->depth; l++)
-        if (model->width[l] != model->width[l + 1]) return false;
-    return true;
-}
-
-/* Layers 1 … L − 1 are square, and there are few outputs. */
-static bool has_few_outputs(const struct model *model)
-{
-    for (int l = 0; l + 1 < model->depth; l++)
-        if (model->width[l] != model->width[l + 1]) return false;
-    return model->depth > 1 && 2 * model->width[model->depth] < model->width[0];
-}
-
-static bool is_plain_squared_loss(const struct setting *setting)
-{
-    const struct spec *spec = setting->spec;
-    return setting->model->linear && spec_is(spec, "loss.kind", "mse") && spec_is(spec, "train.batch", "full") &&
-           (spec_is(spec, "train.optimizer", "gd") || spec_is(spec, "train.optimizer", "momentum"));
-}
-
-static bool is_white(const struct dataset *train)
-{
-    return !train->X || (train->X->m <= train->X->n && dmat_orthogonality(train->X, 1) < 1e-10);
-}
-
-/* Each layer (in case B all but the last) is a multiple of an orthogonal matrix. */
-static bool starts_orthogonal(const struct invariant *s)
-{
-    for (int l = 0; l < s->blocks; l++) {
-        const struct dmat *W = s->start[l];
-        const double square = dmat_dot(W, W) / (double)(W->m < W->n ? W->m : W->n);
-        if (!(dmat_orthogonality(W, square) < 1e-11 * square * sqrt((double)W->m))) return false;
-    }
-    return true;
-}
-
-static enum parsimony_case choose_case(const char *word, const struct setting *setting)
-{
-    if (strcmp(word, "square") == 0) return PARSIMONY_SQUARE;
-    if (strcmp(word, "outputs") == 0) return PARSIMONY_OUTPUTS;
-    if (strcmp(word, "gradient") == 0 || !is_plain_squared_loss(setting)) return PARSIMONY_GRADIENT;
-    return is_square(setting->model)         ? PARSIMONY_SQUARE
-           : has_few_outputs(setting->model) ? PARSIMONY_OUTPUTS
-                                             : PARSIMONY_GRADIENT;
-}
-
-static void check_case(struct probe *probe, const struct invariant *s, const struct setting *setting,
-                       struct problems *problems)
-{
-    char key[128];
-    snprintf(key, sizeof key, "%s.case", probe->key);
-    const struct model *model = setting->model;
-    if (s->kind == PARSIMONY_SQUARE && !is_square(model))
-        spec_problem(setting->spec, problems, key, "'square' needs layers of equal width, inputs and outputs too");
-    if (s->kind == PARSIMONY_OUTPUTS && !has_few_outputs(model))
-        spec_problem(setting->spec, problems, key,
-                     "'outputs' needs inputs and hidden layers of equal width d, and less than d/2 outputs");
-    snprintf(key, sizeof key, "%s.rank", probe->key);
-    if (s->rank < 1)
-        spec_problem(setting->spec, problems, key, "give the rank r of the target: it does not follow from the data");
-    else if (2 * (int64_t)s->rank >= model->width[0])
-        spec_problem(setting->spec, problems, key, "is %d, but 2r must be smaller than the width, %lld", s->rank,
-                     (long long)model->width[0]);
-}
-
-static int choose_rank(const struct spec *spec, const char *key, const struct invariant *s, const struct model *model)
-{
-    if (s->kind == PARSIMONY_OUTPUTS) return to_int(model->width[model->depth]);
-    if (!spec_is(spec, key, "auto")) return to_int(spec_int(spec, key));
-    return spec_applies(spec, "data.rank") ? to_int(spec_int(spec, "data.rank")) : 0;
-}
 
 /* ---------------------------------------------------------------- life */
 
@@ -166,36 +89,10 @@ static void keep_start(struct invariant *s, const struct model *model)
     }
 }
 
-/* Φ = Y Xᵀ; the caller owns it. */
-static struct dmat *target_of(const struct dataset *train)
-{
-    const struct dmat *Y = train->Y;
-    struct dmat *target = dmat_create(Y->grid, Y->m, train->features);
-    if (train->X)
-        dmat_gemm('N', 'T', 1, Y, train->X, 0, target);
-    else
-        dmat_copy(target, Y);
-    return target;
-}
-
 static void find_law(struct probe *probe, struct invariant *s, const struct dmat *matrix, struct problems *problems)
 {
     s->law = parsimony_create(s->kind, (const struct dmat *const *)s->start, s->depth, matrix, s->rank, probe->seed,
                               problems);
-}
-
-/* The rank of Φ is at most r: nothing is left of it in the complement of the moving space. */
-static bool is_of_rank(const struct invariant *s, const struct dmat *target)
-{
-    struct dmat *rest = dmat_create(target->grid, target->m, target->n);
-    struct dmat *image = dmat_create(target->grid, target->m, s->law->q);
-    dmat_gemm('N', 'N', 1, target, s->law->V[0], 0, image);
-    dmat_copy(rest, target);
-    dmat_gemm('N', 'T', -1, image, s->law->V[0], 1, rest);
-    const bool small = dmat_norm(rest) <= 1e-11 * dmat_norm(target);
-    dmat_destroy(&image);
-    dmat_destroy(&rest);
-    return small;
 }
 
 /* Everything that needs data and weights; not for `plan`. */
@@ -203,41 +100,39 @@ static void prepare(struct probe *probe, struct invariant *s, const struct setti
 {
     keep_start(s, setting->model);
     if (s->kind == PARSIMONY_GRADIENT) return;
-    struct dmat *target = target_of(setting->train);
+    struct dmat *target = premises_target(setting->train, setting->loss);
     find_law(probe, s, target, problems);
-    if (s->law && is_plain_squared_loss(setting) && is_white(setting->train) && starts_orthogonal(s))
-        s->exact = is_of_rank(s, target);
-    if (s->exact) s->rho = rho_create(s->law, s->scale);
+    const struct model *model = setting->model;
+    s->exact = s->law && premises_hold(s->law, model, setting->spec, setting->train, target);
+    if (s->exact)
+        s->scalars =
+            scalars_create(s->law, model, setting->spec,
+                           model->output_scale * model->output_scale * loss_scale_on(setting->loss, setting->train));
     dmat_destroy(&target);
 }
 
 static void create(struct probe *probe, const struct setting *setting, struct record *record, struct problems *problems)
 {
-    char key[128];
-#define KEY(name) (snprintf(key, sizeof key, "%s." name, probe->key), key)
     const struct spec *spec = setting->spec;
     const struct model *model = setting->model;
     struct invariant *s = probe->state = NEW(struct invariant, 1);
-    s->kind = choose_case(spec_text(spec, KEY("case")), setting);
+    char *word = memory_text("%s.case", probe->key), *rank = memory_text("%s.rank", probe->key);
+    char *full = memory_text("%s.full", probe->key);
+    s->kind = premises_case(spec_text(spec, word), model, spec);
     s->depth = model->depth;
     s->blocks = s->kind == PARSIMONY_OUTPUTS ? s->depth - 1 : s->depth;
-    s->rank = choose_rank(spec, KEY("rank"), s, model);
-    char *full = memory_text("%s", KEY("full"));
-#undef KEY
+    s->rank = premises_rank(s->kind, model, spec, rank);
     s->order = 2 * s->rank;
     s->start = NEW(struct dmat *, s->depth);
-    s->multiplier = NEW(double, s->depth);
-    for (int l = 0; l < s->depth; l++) s->multiplier[l] = model->layer[l].trainable ? model->layer[l].lr_multiplier : 0;
-    s->decay = spec_real(spec, "train.weight_decay");
-    s->momentum = spec_applies(spec, "train.momentum") ? spec_real(spec, "train.momentum") : 0;
-    check_case(probe, s, setting, problems);
-    if (spec_bool(spec, full) && s->kind == PARSIMONY_GRADIENT && !is_square(model) && !has_few_outputs(model))
+    premises_check(s->kind, s->rank, model, spec, probe->key, problems);
+    if (spec_bool(spec, full) && !premises_square(model) && !premises_few_outputs(model))
         spec_problem(spec, problems, full, "needs layers of equal width");
-    if (setting->train) s->scale = loss_scale(setting->loss, setting->train->outputs, setting->train->samples);
     if (setting->train && problems_none(problems, model->grid->comm)) prepare(probe, s, setting, problems);
     declare(s, probe, record);
     if (spec_bool(spec, full)) s->full = full_create(probe->group, s->blocks, model->width[0], s->rank);
     memory_free(full);
+    memory_free(rank);
+    memory_free(word);
 }
 
 static void destroy(struct probe *probe)
@@ -246,9 +141,8 @@ static void destroy(struct probe *probe)
     for (int l = 0; l < s->depth; l++) dmat_destroy(&s->start[l]);
     full_destroy(&s->full);
     parsimony_destroy(&s->law);
-    rho_destroy(&s->rho);
+    scalars_destroy(&s->scalars);
     memory_free(s->start);
-    memory_free(s->multiplier);
     memory_free(s);
     probe->state = NULL;
 }
@@ -256,14 +150,14 @@ static void destroy(struct probe *probe)
 static void advance(struct probe *probe, double lr)
 {
     struct invariant *s = probe->state;
-    if (s->rho) rho_step(s->rho, lr, s->multiplier, s->decay, s->momentum);
+    if (s->scalars) scalars_advance(s->scalars, lr);
 }
 
 static void archive(struct probe *probe, const struct model *model, struct archive *archive)
 {
     struct invariant *s = probe->state;
     parsimony_archive(&s->law, s->start[0], archive);
-    if (s->rho) rho_archive(s->rho, archive);
+    if (s->scalars) scalars_archive(s->scalars, archive);
     if (s->full) full_archive(s->full, model, archive);
     archive_reals(archive, "worst", DEVIATIONS, s->worst);
 }
@@ -279,7 +173,7 @@ static void note(struct invariant *s, enum deviation which, double value)
 static void measure_layer(struct probe *probe, struct invariant *s, int l, const struct dmat *W, int64_t step)
 {
     const int q = s->law->q;
-    const double theory = s->rho ? s->rho->value[l - 1] : NAN;
+    const double theory = s->scalars ? scalars_rho(s->scalars, l) : NAN;
     const struct parsimony_rest rest = parsimony_rest(s->law, l, W, s->start[l - 1], theory);
     record_put_at(probe->group, s->q_rho, l - 1, rest.rho);
     record_put_at(probe->group, s->q_theory, l - 1, theory);

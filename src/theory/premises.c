@@ -15,12 +15,12 @@ static bool has_equal_widths(const struct model *model, int layers)
     return true;
 }
 
-static bool is_square(const struct model *model)
+bool premises_square(const struct model *model)
 {
     return has_equal_widths(model, model->depth);
 }
 
-static bool has_few_outputs(const struct model *model)
+bool premises_few_outputs(const struct model *model)
 {
     return model->depth > 1 && has_equal_widths(model, model->depth - 1) &&
            2 * model->width[model->depth] < model->width[0];
@@ -37,7 +37,9 @@ enum parsimony_case premises_case(const char *word, const struct model *model, c
     if (strcmp(word, "square") == 0) return PARSIMONY_SQUARE;
     if (strcmp(word, "outputs") == 0) return PARSIMONY_OUTPUTS;
     if (strcmp(word, "gradient") == 0 || !is_plain_squared_loss(model, spec)) return PARSIMONY_GRADIENT;
-    return is_square(model) ? PARSIMONY_SQUARE : has_few_outputs(model) ? PARSIMONY_OUTPUTS : PARSIMONY_GRADIENT;
+    return premises_square(model)        ? PARSIMONY_SQUARE
+           : premises_few_outputs(model) ? PARSIMONY_OUTPUTS
+                                         : PARSIMONY_GRADIENT;
 }
 
 int premises_rank(enum parsimony_case kind, const struct model *model, const struct spec *spec, const char *key)
@@ -52,9 +54,9 @@ void premises_check(enum parsimony_case kind, int rank, const struct model *mode
 {
     char path[128];
     snprintf(path, sizeof path, "%s.case", key);
-    if (kind == PARSIMONY_SQUARE && !is_square(model))
+    if (kind == PARSIMONY_SQUARE && !premises_square(model))
         spec_problem(spec, problems, path, "'square' needs layers of equal width, inputs and outputs too");
-    if (kind == PARSIMONY_OUTPUTS && !has_few_outputs(model))
+    if (kind == PARSIMONY_OUTPUTS && !premises_few_outputs(model))
         spec_problem(spec, problems, path,
                      "'outputs' needs inputs and hidden layers of equal width d, and less than d/2 outputs");
     snprintf(path, sizeof path, "%s.rank", key);
