@@ -24,6 +24,10 @@ void factor_singular_values(const struct dmat *const *A, int count, double *sigm
  * column-major, overwritten), m, n ≥ 1. */
 void factor_local_singular_values(int m, int n, double *A, double *sigma);
 
+/* Local. Eigenpairs of one small symmetric matrix A (n × n, overwritten) in the memory of this rank: value[n]
+ * ascending, eigenvectors the columns of V (n × n). */
+void factor_local_eigenpairs(int n, double *A, double *value, double *V);
+
 /* Collective on the grid. Thin SVD X = U diag(sigma) Vt with k = min(m, n): U is m × k, Vt is k × n, sigma [k]
  * descending on every rank. A wide X is first reduced by LQ; what remains is solved whole on every rank if it is small
  * (2048 × 2048 elements), else by PDGESVD. */

@@ -151,10 +151,6 @@ double binary_constant(double alpha);
 
 /* ---------------------------------------------------------------- small tools */
 
-/* Local. Eigenpairs of a small symmetric matrix A (n × n, both triangles, destroyed) by Jacobi rotations: value[n]
- * ascending, eigenvectors the columns of V. */
-void mixture_eigenpairs(int n, double *A, double *value, double *V);
-
 /* Local. The point of the normal law below which a fraction p in (0, 1) lies. */
 double normal_quantile(double p);
 

@@ -92,6 +92,19 @@ void factor_local_singular_values(int m, int n, double *A, double *sigma)
     memory_free(iwork);
 }
 
+void factor_local_eigenpairs(int n, double *A, double *value, double *V)
+{
+    int query = -1, info;
+    double answer;
+    memcpy(V, A, (size_t)n * (size_t)n * sizeof *V);
+    dsyev_("V", "U", &n, V, &n, value, &answer, &query, &info);
+    int lwork = margin(answer);
+    double *work = NEW(double, lwork);
+    dsyev_("V", "U", &n, V, &n, value, work, &lwork, &info);
+    succeeded("dsyev", info);
+    memory_free(work);
+}
+
 static void distributed_singular_values(const struct dmat *A, double *sigma)
 {
     struct dmat *copy = dmat_create(A->grid, A->m, A->n);

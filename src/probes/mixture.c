@@ -2,6 +2,7 @@
  * its clusters, beside the theory (theory/mixtures). */
 #include "base/log.h"
 #include "base/memory.h"
+#include "dist/factor.h"
 #include "mixture_private.h"
 #include "theory/mixtures.h"
 
@@ -131,8 +132,7 @@ static bool follows_theory(const struct state *s, const struct setting *setting)
            first->activation == ACTIVATION_LINEAR && first->skip < 0;
 }
 
-/* m (rows × axes) and R (rows × rows), row after row. */
-static void measure_state(const struct dmat *W, int axes, double *m, double *R)
+void mixture_state(const struct dmat *W, int axes, double *m, double *R)
 {
     const int64_t rows = W->m;
     struct dmat *first = dmat_columns(W, 0, axes), *rest = dmat_create(W->grid, rows, W->n);
@@ -163,7 +163,7 @@ static void start_theory(struct state *s, const struct setting *setting)
     s->theory = effective_create(k, s->mixture->weight, s->mixture->lambda, s->decay, noise);
     if (!setting->model->params) return; /* `plan` asks */
     double *m = NEW(double, (int64_t)2 * k * k), *R = m + k * k;
-    measure_state(setting->model->params->W[0], k, m, R);
+    mixture_state(setting->model->params->W[0], k, m, R);
     effective_start(s->theory, m, R);
     memory_free(m);
 }
@@ -221,7 +221,7 @@ static void measure_rows(struct probe *probe, const struct state *s, const struc
 {
     double *m = NEW(double, s->rows *(s->axes + 1)), *square = m + s->rows * s->axes;
     double *R = s->classifier ? NEW(double, s->rows * s->rows) : NULL;
-    measure_state(W, s->axes, m, R);
+    mixture_state(W, s->axes, m, R);
     row_squares(W, square);
     record_put(probe->group, s->q_overlap, m);
     if (R) record_put(probe->group, s->q_residual, R);
@@ -256,7 +256,7 @@ static int put_block(struct probe *probe, const struct state *s, int number, int
     const int K = to_int(s->rows), asked = K < s->mixture->clusters ? K : to_int(s->mixture->clusters);
     double *value = NEW(double, K *(K + 1)), *V = value + K, along = 0, length = 0;
     int rank = 0, counted = 0;
-    mixture_eigenpairs(K, A, value, V);
+    factor_local_eigenpairs(K, A, value, V);
     const double largest = value[K - 1];
     for (int i = 0; i < K; i++) {
         record_put_at(probe->group, quantity, i, value[K - 1 - i]);

@@ -1,69 +1,12 @@
 /* mixtures_spectrum: bulk and outliers of the blocks of Hessian and second moment of the gradients. */
 #include "base/memory.h"
+#include "dist/factor.h"
 #include "theory/mixtures.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { POINTS = 8192 };
-
-/* ---------------------------------------------------------------- small symmetric matrices */
-
-/* Cyclic Jacobi rotations: A (order n, both triangles, destroyed) becomes diagonal, its eigenvectors the columns of V.
- * Then both are sorted, ascending. */
-static void rotate(int n, double *A, double *V, int p, int q)
-{
-    const double theta = (A[q + q * n] - A[p + p * n]) / (2 * A[p + q * n]);
-    const double t = (theta >= 0 ? 1 : -1) / (fabs(theta) + sqrt(theta * theta + 1));
-    const double c = 1 / sqrt(t * t + 1), s = t * c;
-    for (int i = 0; i < n; i++) {
-        const double x = A[i + p * n], y = A[i + q * n];
-        A[i + p * n] = c * x - s * y;
-        A[i + q * n] = s * x + c * y;
-    }
-    for (int i = 0; i < n; i++) {
-        const double x = A[p + i * n], y = A[q + i * n], v = V[i + p * n], w = V[i + q * n];
-        A[p + i * n] = c * x - s * y;
-        A[q + i * n] = s * x + c * y;
-        V[i + p * n] = c * v - s * w;
-        V[i + q * n] = s * v + c * w;
-    }
-}
-
-static void sort_pairs(int n, double *value, double *V)
-{
-    for (int i = 0; i < n; i++) {
-        int least = i;
-        for (int j = i + 1; j < n; j++)
-            if (value[j] < value[least]) least = j;
-        const double moved = value[i];
-        value[i] = value[least];
-        value[least] = moved;
-        for (int l = 0; l < n; l++) {
-            const double v = V[l + i * n];
-            V[l + i * n] = V[l + least * n];
-            V[l + least * n] = v;
-        }
-    }
-}
-
-void mixture_eigenpairs(int n, double *A, double *value, double *V)
-{
-    memset(V, 0, (size_t)(n * n) * sizeof *V);
-    for (int i = 0; i < n; i++) V[i + i * n] = 1;
-    for (int sweep = 0; sweep < 40; sweep++) {
-        double off = 0, all = 0;
-        for (int i = 0; i < n * n; i++) all += A[i] * A[i];
-        for (int q = 1; q < n; q++)
-            for (int p = 0; p < q; p++) {
-                off += A[p + q * n] * A[p + q * n];
-                if (fabs(A[p + q * n]) > 1e-300) rotate(n, A, V, p, q);
-            }
-        if (off <= 1e-32 * all) break;
-    }
-    for (int i = 0; i < n; i++) value[i] = A[i + i * n];
-    sort_pairs(n, value, V);
-}
 
 /* ---------------------------------------------------------------- the law at one S */
 
@@ -114,7 +57,7 @@ static void pencil(const struct law *law, double S, double *work, double *value,
     for (int i = 0; i < r * r; i++) work[i] = -work[i];
     const double z = z_of(law, S, false);
     for (int i = 0; i < r; i++) work[i + i * r] += z;
-    mixture_eigenpairs(r, work, value, V);
+    factor_local_eigenpairs(r, work, value, V);
 }
 
 /* Where z, which is convex, is least between `first` and 0. */
