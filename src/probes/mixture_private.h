@@ -14,6 +14,10 @@ struct mixture_head {
     double *logit;    /* [clusters] output at the means of the clusters; owned */
 };
 
+/* Collective on the grid. Overlaps m (rows × axes) of the rows of the first layer with the means and products R (rows ×
+ * rows; may be NULL) of their parts perpendicular to these, row after row, on every rank. */
+void mixture_state(const struct dmat *W, int axes, double *m, double *R);
+
 /* Collective on the grid. Measures them; mixture_head_free when done. The set of the clusters' means is `centres`. */
 struct mixture_head mixture_head_measure(const struct moment *moment, const struct dataset *centres);
 

@@ -71,6 +71,7 @@ static void declare(struct twin *twin, const struct setting *run, struct record 
     twin->q_network_reached = quantity(g, "network_its_to_tol", "steps", "the same of the large network",
                                        "NaN: not reached, or no tolerance");
     if (twin->compressed) compressed_declare(twin);
+    if (twin->aligned) aligned_declare(twin);
 }
 
 /* The network is there: what its training needs. */
@@ -123,6 +124,7 @@ void twins_destroy(struct twins **twins)
     for (int i = 0; i < (*twins)->count; i++) {
         struct twin *twin = &(*twins)->twin[i];
         compressed_destroy(&twin->compressed);
+        aligned_destroy(&twin->aligned);
         optimizer_destroy(&twin->optimizer);
         params_destroy(&twin->gradient);
         backprop_destroy(&twin->backprop);
@@ -207,6 +209,7 @@ void twins_measure(struct twins *twins, const struct moment *moment, bool evalua
         record_put_at(twin->group, twin->q_reached, 0, step_or_nan(twin->reached));
         record_put_at(twin->group, twin->q_network_reached, 0, step_or_nan(twin->network_reached));
         if (due && twin->compressed && twin->updates == moment->step) compressed_measure(twin, moment);
+        if (due && twin->aligned) aligned_measure(twin, moment);
     }
 }
 

@@ -1,7 +1,6 @@
 /* The compressed network f_C = U_{L,1} Ŵ_L … Ŵ_1 V_{1,1}ᵀ of the law of parsimony, an ordinary network of L + 2 layers
  * whose outer ones are frozen or slow; with few outputs the last of L + 1 layers is W_L V_{L,1}. */
 #include "base/memory.h"
-#include "dist/factor.h"
 #include "net/loss.h"
 #include "theory/parsimony.h"
 #include "theory/premises.h"
@@ -27,15 +26,13 @@ struct compressed {
 
 /* ---------------------------------------------------------------- the network */
 
-/* Outer factors learn with γ times the learning rate. */
-static void set_outer(struct layer *layer, double gamma)
+void twin_set_outer(struct layer *layer, double gamma)
 {
     layer->trainable = gamma > 0;
     layer->lr_multiplier = gamma;
 }
 
-/* Inner layers learn as those that they stand for. */
-static void set_inner(struct layer *layer, const struct layer *large)
+void twin_set_inner(struct layer *layer, const struct layer *large)
 {
     layer->trainable = large->trainable;
     layer->lr_multiplier = large->lr_multiplier;
@@ -53,9 +50,9 @@ static struct model *network_of(const struct parsimony *law, const struct model 
     for (int l = 1; l <= depth; l++) {
         const bool inner = l > 1 && l < law->depth + 2;
         if (inner)
-            set_inner(&model->layer[l - 1], &large->layer[l - 2]);
+            twin_set_inner(&model->layer[l - 1], &large->layer[l - 2]);
         else
-            set_outer(&model->layer[l - 1], gamma);
+            twin_set_outer(&model->layer[l - 1], gamma);
     }
     model->params = params_create(model);
     struct dmat **W = model->params->W;
@@ -81,8 +78,7 @@ static struct dmat *matrix_for(enum parsimony_case kind, const struct twins_sett
     return copy;
 }
 
-/* f(X) = α W_L … W_1 X. */
-static void check_product(const struct twin *twin, const struct setting *run, struct problems *problems)
+void twin_check_product(const struct twin *twin, const struct setting *run, struct problems *problems)
 {
     char *key = memory_text("%s.kind", twin->key);
     if (!run->model->linear || !spec_is(run->spec, "model.residual", "none"))
@@ -96,7 +92,7 @@ static void check(const struct twin *twin, enum parsimony_case kind, int rank, c
 {
     const struct model *model = run->model;
     char key[128];
-    check_product(twin, run, problems);
+    twin_check_product(twin, run, problems);
     premises_check(kind, rank, model, run->spec, twin->key, problems);
     snprintf(key, sizeof key, "%s.case", twin->key);
     for (int l = 0; kind == PARSIMONY_GRADIENT && l < model->depth; l++) {
@@ -135,84 +131,6 @@ static struct model *of_law(struct twin *twin, const struct twins_setting *setti
     return law ? network_of(law, run->model, gamma) : NULL;
 }
 
-/* ---------------------------------------------------------------- outer factors of the target */
-
-/* The leading columns of A, times `scale`. */
-static void take_leading(const struct dmat *A, double scale, struct dmat *B)
-{
-    int64_t *columns = NEW(int64_t, B->n);
-    for (int64_t j = 0; j < B->n; j++) columns[j] = j;
-    dmat_take_columns(A, columns, B);
-    dmat_scale(B, scale);
-    memory_free(columns);
-}
-
-/* The scale of a layer: ‖W‖_F/√min(m, n), ε of an orthogonal start. */
-static double scale_of(const struct dmat *W)
-{
-    return dmat_norm(W) / sqrt((double)(W->m < W->n ? W->m : W->n));
-}
-
-/* W_1 = ε V ᵀ, W_l = ε I, W_L = ε U with the leading singular vectors U, V of Φ. */
-static void fill_from_target(struct model *model, const struct setting *run)
-{
-    const struct model *large = run->model;
-    struct dmat *target = premises_target(run->train, run->loss), **W = model->params->W;
-    const int64_t m = target->m, n = target->n, least = m < n ? m : n;
-    struct dmat *U = dmat_create(model->grid, m, least), *Vt = dmat_create(model->grid, least, n);
-    struct dmat *V = dmat_create(model->grid, n, least), *leading = dmat_create(model->grid, n, W[0]->m);
-    double *sigma = NEW(double, least);
-    factor_svd(target, U, sigma, Vt);
-    dmat_transpose(Vt, V);
-    take_leading(V, scale_of(large->params->W[0]), leading);
-    dmat_transpose(leading, W[0]);
-    for (int l = 1; l + 1 < model->depth; l++) dmat_identity(W[l], scale_of(large->params->W[l]));
-    take_leading(U, scale_of(large->params->W[large->depth - 1]), W[model->depth - 1]);
-    memory_free(sigma);
-    dmat_destroy(&leading);
-    dmat_destroy(&V);
-    dmat_destroy(&Vt);
-    dmat_destroy(&U);
-    dmat_destroy(&target);
-}
-
-static void check_target(const struct twin *twin, const struct setting *run, int64_t vectors, struct problems *problems)
-{
-    const struct model *large = run->model;
-    const int64_t m = large->width[large->depth], n = large->width[0], least = m < n ? m : n;
-    char key[128];
-    check_product(twin, run, problems);
-    snprintf(key, sizeof key, "%s.basis", twin->key);
-    if (large->depth < 2) spec_problem(run->spec, problems, key, "'target' needs two layers or more, for U and V");
-    if (run->loss->kind == LOSS_SENSING)
-        spec_problem(run->spec, problems, key,
-                     "'target' needs entries of the target, not measurements; 'law' is possible");
-    snprintf(key, sizeof key, "%s.rank", twin->key);
-    if (vectors > least)
-        spec_problem(run->spec, problems, key, "is %lld, but the target has only %lld singular vectors, not 2r",
-                     (long long)vectors / 2, (long long)least);
-}
-
-static struct model *of_target(const struct twin *twin, const struct setting *run, double gamma,
-                               struct problems *problems)
-{
-    const struct model *large = run->model;
-    const int before = problems->count, depth = large->depth;
-    const int64_t inner = 2 * (int64_t)twin_rank(twin, run->spec, problems);
-    check_target(twin, run, inner, problems);
-    if (problems->count > before) return NULL;
-    int64_t *width = NEW(int64_t, depth + 1);
-    for (int l = 0; l <= depth; l++) width[l] = l == 0 || l == depth ? large->width[l] : inner;
-    struct model *model = model_linear(large->grid, depth, width, large->output_scale);
-    memory_free(width);
-    for (int l = 0; l < depth; l++) set_inner(&model->layer[l], &large->layer[l]);
-    set_outer(&model->layer[0], gamma);
-    set_outer(&model->layer[depth - 1], gamma);
-    model->params = params_create(model);
-    fill_from_target(model, run);
-    return model;
-}
-
 /* ---------------------------------------------------------------- life */
 
 struct model *compressed_create(struct twin *twin, const struct twins_setting *setting, struct problems *problems)
@@ -223,7 +141,7 @@ struct model *compressed_create(struct twin *twin, const struct twins_setting *s
     const double gamma = spec_real(spec, key);
     snprintf(key, sizeof key, "%s.basis", twin->key);
     return spec_is(spec, key, "law") ? of_law(twin, setting, gamma, problems)
-                                     : of_target(twin, setting->run, gamma, problems);
+                                     : aligned_create(twin, setting->run, gamma, problems);
 }
 
 void compressed_destroy(struct compressed **compressed)

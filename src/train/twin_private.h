@@ -8,6 +8,9 @@
 /* What belongs to a compressed network only. */
 struct compressed;
 
+/* What belongs to a compressed network between the target's singular vectors only. */
+struct aligned;
+
 /* What is timed: the twin; the large network for the same steps; both until their losses are below the tolerance. */
 enum clock { CLOCK_TWIN, CLOCK_NETWORK, CLOCK_TWIN_TO, CLOCK_NETWORK_TO, CLOCKS };
 
@@ -21,6 +24,7 @@ struct twin {
     struct params *gradient;       /* owned */
     struct optimizer *optimizer;   /* owned */
     struct compressed *compressed; /* owned; NULL for a twin that has no theory */
+    struct aligned *aligned;       /* owned; NULL unless its basis is the target's */
 
     double tolerance;
     double loss;                      /* of the current step's data, or of the last one it was trained on */
@@ -66,5 +70,29 @@ void compressed_archive(struct compressed *compressed, const struct dmat *like, 
 
 /* Local. The theory checks. */
 void compressed_check(const struct twin *twin, struct record *record);
+
+/* Local. An outer factor learns with γ times the learning rate. */
+void twin_set_outer(struct layer *layer, double gamma);
+
+/* Local. An inner layer learns as the one that it stands for. */
+void twin_set_inner(struct layer *layer, const struct layer *large);
+
+/* Local. A problem unless the large network is f(X) = α W_L … W_1 X. */
+void twin_check_product(const struct twin *twin, const struct setting *run, struct problems *problems);
+
+/* ---- twin_target.c */
+
+/* Collective on the grid. The network with outer factors of the target's singular vectors, and twin->aligned. NULL with
+ * problems. */
+struct model *aligned_create(struct twin *twin, const struct setting *run, double gamma, struct problems *problems);
+
+/* Local. Frees it and sets *aligned to NULL. */
+void aligned_destroy(struct aligned **aligned);
+
+/* Local. Declares what is compared with the target. */
+void aligned_declare(struct twin *twin);
+
+/* Collective on the grid. The leading singular vectors of both networks beside the target's. */
+void aligned_measure(struct twin *twin, const struct moment *moment);
 
 #endif
