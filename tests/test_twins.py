@@ -493,3 +493,28 @@ twins: [{{kind: compressed}}, {{kind: compressed, basis: target, name: b}}]
 """)
     check(done, 2)
     assert done.stderr.count("without bias and residual connections can be compressed") == 2, done.stderr
+
+
+# ---------------------------------------------------------------- leading vectors
+@pytest.mark.parametrize("ranks", RANKS)
+def test_top_alignment(run, tmp_path, ranks):
+    """Of both networks, from their weights; NaN at the start, where all singular values of a layer are equal."""
+    target = formula.target(30, [3, 2, 1])
+    formula.write_data(tmp_path / "data.h5", target)
+    done = run(f"""
+data: {{kind: hdf5, file: {tmp_path}/data.h5}}
+model: {{width: 30, depth: 3, activation: linear, init: {{scale: 0.1}}}}
+train: {{lr: 5, steps: 80}}
+twins: [{{kind: compressed, basis: target, rank: 3, outer_lr: 0.5, every: 80}}]
+snapshot: {{every: end}}
+""", ranks=ranks)
+    check(done)
+    U, _, Vt = np.linalg.svd(target)
+    with h5py.File(done.dir / "snapshots/step_000000080.h5") as file:
+        weights = {name: [file[f"{group}W{l}"][()] for l in (1, 3)]
+                   for name, group in (("top_alignment", "compressed/"), ("network_top_alignment", ""))}
+    for name, (first, last) in weights.items():
+        expected = [abs(np.linalg.svd(last)[0][:, 0] @ U[:, 0]), abs(np.linalg.svd(first)[2][0] @ Vt[0])]
+        values = series(done, f"compressed/{name}")
+        assert np.isnan(values[0]).all()
+        np.testing.assert_allclose(values[-1], expected, rtol=1e-8)
