@@ -92,7 +92,9 @@ def test_memory_is_that_of_the_run(name, ranks, plan, run):
     assert finished.returncode == 0, finished.stderr
     with h5py.File(finished.dir / "metrics.h5") as file:
         measured = file["timing"].attrs["peak_memory_bytes"] / 2**20
-    assert peak(done.stdout) == pytest.approx(measured, rel=0.1)
+        sanitized = "-fsanitize" in str(file["provenance"].attrs["flags"])
+    if not sanitized:  # the sanitizers have a shadow of all memory, and keep what is freed
+        assert peak(done.stdout) == pytest.approx(measured, rel=0.1)
     on_disk = sum(path.stat().st_size for path in finished.dir.rglob("*") if path.is_file()) / 2**20
     assert number(done.stdout, "on disk at the end") == pytest.approx(on_disk, rel=0.05)
 

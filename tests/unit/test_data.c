@@ -12,6 +12,7 @@
 #include "net/loss.h"
 #include "net/sensing.h"
 #include "grids.h"
+#include "inputs.h"
 #include "unit.h"
 
 #include <string.h>
@@ -20,15 +21,12 @@ enum { SEED = 3 };
 
 static struct spec *spec_of(const char *data)
 {
-    struct problems problems = {0};
     char *text = memory_text("run: {seed: 3}\ndata: {%s}\nloss: {kind: %s}\n", data,
                              strstr(data, "completion") ? "masked_mse"
                              : strstr(data, "sensing")  ? "sensing"
                                                         : "mse");
-    struct spec *spec = spec_read(text, strlen(text), "in.yaml", 0, NULL, &problems);
+    struct spec *spec = input_of(text);
 
-    problems_print(&problems);
-    assert_non_null(spec);
     memory_free(text);
     return spec;
 }

@@ -6,6 +6,7 @@
 #include "base/spec.h"
 #include "dist/random.h"
 #include "grids.h"
+#include "inputs.h"
 #include "net/loss.h"
 #include "net/mixture.h"
 #include "theory/mixtures.h"
@@ -19,12 +20,9 @@ enum { SEED = 3 };
 
 static struct spec *spec_of(const char *data)
 {
-    struct problems problems = {0};
     char *text = memory_text("run: {seed: 3}\ndata: {%s}\n", data);
-    struct spec *spec = spec_read(text, strlen(text), "in.yaml", 0, NULL, &problems);
+    struct spec *spec = input_of(text);
 
-    problems_print(&problems);
-    assert_non_null(spec);
     memory_free(text);
     return spec;
 }

@@ -1,22 +1,20 @@
 /* ranks: 1 2 4 6 */
-/* The parts of a network: activations against long double, layouts, widths, the parameter array, gradients against
- * central differences, losses, learning rates, and steps of the optimizers by hand. */
+/* The parts of a network: layouts, widths, the parameter array, losses, gradients against central differences, recovery
+ * errors, fresh samples. */
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/spec.h"
 #include "dist/dmat.h"
 #include "dist/grid.h"
 #include "dist/random.h"
-#include "net/activation.h"
 #include "net/backprop.h"
 #include "net/dataset.h"
 #include "net/layout.h"
 #include "net/loss.h"
 #include "net/model.h"
 #include "net/sensing.h"
-#include "train/optimizer.h"
-#include "train/schedule.h"
 #include "grids.h"
+#include "inputs.h"
 #include "scratch.h"
 #include "unit.h"
 
@@ -25,114 +23,11 @@
 
 static struct spec *spec_of(const char *text)
 {
-    struct problems problems = {0};
     char *all = memory_text("data: {kind: gaussian, features: 4, outputs: 3, train: 9}\n%s", text);
-    struct spec *spec = spec_read(all, strlen(all), "in.yaml", 0, NULL, &problems);
+    struct spec *spec = input_of(all);
 
-    problems_print(&problems);
-    assert_non_null(spec);
     memory_free(all);
     return spec;
-}
-
-static struct model *model_of(const struct grid *grid, const struct spec *spec)
-{
-    struct problems problems = {0};
-    struct model *model = model_create(grid, spec, 4, 3, &problems);
-
-    problems_print(&problems);
-    assert_non_null(model);
-    return model;
-}
-
-/* ---------------------------------------------------------------- activations */
-
-static long double normal_below(long double z)
-{
-    return 0.5L * erfcl(-z * sqrtl(0.5L));
-}
-
-/* φ(z), and φ′(z) in *slope. */
-static long double reference(enum activation kind, long double z, long double *slope)
-{
-    const long double sigmoid = 1 / (1 + expl(-z)), other = 1 / (1 + expl(z)), cosine = coshl(z);
-
-    switch (kind) {
-    case ACTIVATION_RELU:
-        *slope = z > 0;
-        return z > 0 ? z : 0;
-    case ACTIVATION_LEAKY_RELU:
-        *slope = z > 0 ? 1 : 0.01L;
-        return z > 0 ? z : 0.01L * z;
-    case ACTIVATION_TANH:
-        *slope = 1 / (cosine * cosine);
-        return tanhl(z);
-    case ACTIVATION_ELU:
-        *slope = z > 0 ? 1 : expl(z);
-        return z > 0 ? z : expm1l(z);
-    case ACTIVATION_GELU:
-        *slope = normal_below(z) + z * expl(-0.5L * z * z) / sqrtl(2 * 3.14159265358979323846264L);
-        return z * normal_below(z);
-    case ACTIVATION_SILU:
-        *slope = sigmoid * (1 + z * other);
-        return z * sigmoid;
-    default:
-        *slope = 1;
-        return z;
-    }
-}
-
-/* Eight units in the last place, or 1e-15. */
-static void check_number(enum activation kind, const char *what, double z, double found, long double expected)
-{
-    const long double error = fabsl(found - expected);
-
-    if (error <= 1e-15L || error <= 8 * DBL_EPSILON * fabsl(expected)) return; /* false for NaN */
-    print_error("%s %s(%.17g) = %.17g, expected %.20Lg\n", activation_name(kind), what, z, found, expected);
-    fail();
-}
-
-static void check_points(enum activation kind, const double *points, int64_t n)
-{
-    double *z = NEW(double, n + 1), *a = NEW(double, n + 1), *only = NEW(double, n + 1);
-
-    memcpy(z, points, (size_t)n * sizeof *z);
-    memcpy(only, points, (size_t)n * sizeof *z);
-    z[n] = a[n] = only[n] = 77;
-    activation_apply(kind, n, z, a);
-    activation_value(kind, n, only, only);
-    for (int64_t i = 0; i < n; i++) {
-        long double slope, value = reference(kind, points[i], &slope);
-        check_number(kind, "value", points[i], a[i], value);
-        check_number(kind, "value alone", points[i], only[i], value);
-        check_number(kind, "slope", points[i], z[i], slope);
-    }
-    assert_true(z[n] == 77 && a[n] == 77 && only[n] == 77);
-    memory_free(z);
-    memory_free(a);
-    memory_free(only);
-}
-
-static void activations(void **state)
-{
-    static const double special[] = {0.0,   -0.0, 1e-300, -1e-300, 5e-324, 1e-17, -1e-17, 1e-8, -1e-8, 0.5,
-                                     -0.5,  1,    -1,     5,       -5,     8.3,   -8.3,   19,   -19,   38,
-                                     -38,   40,   -40,    100,     -100,   709,   -709,   745,  -745,  1000,
-                                     -1000, 1e5,  -1e5,   1e150,   -1e150, 1e300, -1e300};
-    enum { SPECIAL = sizeof special / sizeof *special, MANY = 5000 };
-    double *points = NEW(double, MANY);
-
-    (void)state;
-    for (int i = 0; i < MANY; i++) points[i] = (i % 3 ? 3 : 30) * random_normal(1, 1, (uint64_t)i);
-    for (int kind = 0; kind < ACTIVATIONS; kind++) {
-        check_points((enum activation)kind, special, SPECIAL);
-        check_points((enum activation)kind, points, MANY);
-        for (int n = 0; n <= 17; n++) check_points((enum activation)kind, points + n, n);
-        for (int n = 510; n <= 514; n++) check_points((enum activation)kind, points, n);
-        for (int i = 0; i < SPECIAL; i++) check_points((enum activation)kind, special + i, 1);
-        assert_int_equal(activation_of(activation_name((enum activation)kind)), kind);
-    }
-    memory_free(points);
 }
 
 /* ---------------------------------------------------------------- layout, widths, parameters */
@@ -267,7 +162,7 @@ static void refused_models(void **state)
 static void params_on(struct grid *grid)
 {
     struct spec *spec = spec_of("model: {widths: [4, 7, 5, 3], bias: true}\n");
-    struct model *model = model_of(grid, spec);
+    struct model *model = network_of(grid, spec, 4, 3);
     struct params *p = params_create(model);
     static const int64_t width[] = {4, 7, 5, 3};
     int64_t at = 0;
@@ -435,7 +330,7 @@ static double slope_along(struct backprop *b, struct model *model, const struct 
 static void check_gradient(const struct grid *grid, const char *text, bool identity, int64_t chunk)
 {
     struct spec *spec = spec_of(text);
-    struct model *model = model_of(grid, spec);
+    struct model *model = network_of(grid, spec, 4, 3);
     const struct loss loss = loss_of(spec);
     struct dataset *data = dataset_of(grid, identity, loss.kind == LOSS_CROSS_ENTROPY);
     struct backprop *b = backprop_create(model, &loss, data->samples, loss.kind == LOSS_SENSING ? 0 : chunk);
@@ -505,7 +400,7 @@ static void recovery_on(struct grid *grid)
         char text[200];
         snprintf(text, sizeof text, "model: {widths: [4, 3], output_scale: 2}\nloss: {kind: %s}\n", kinds[k]);
         struct spec *spec = spec_of(text);
-        struct model *model = model_of(grid, spec);
+        struct model *model = network_of(grid, spec, 4, 3);
         const struct loss loss = loss_of(spec);
         struct dataset *data = dataset_of(grid, true, false);
         struct backprop *b = backprop_create(model, &loss, 4, k == 1 ? 1 : 0);
@@ -540,15 +435,7 @@ static void gradients(void **state)
     on_every_grid(gradient_on);
 }
 
-/* ---------------------------------------------------------------- learning rates and steps */
-
-static void check_rates(const char *text, const int64_t *step, const double *rate, int count)
-{
-    struct spec *spec = spec_of(text);
-
-    for (int i = 0; i < count; i++) assert_close(schedule_rate(spec, step[i]), rate[i], 1e-15);
-    spec_destroy(&spec);
-}
+/* ---------------------------------------------------------------- fresh samples */
 
 /* Column j of a batch is sample first + j of the stream, whatever else is asked for; indices are of 64 bits. */
 static void fresh_on(struct grid *grid)
@@ -587,105 +474,10 @@ static void fresh_samples(void **state)
     on_every_grid(fresh_on);
 }
 
-static void learning_rates(void **state)
-{
-    static const int64_t step[] = {0, 3, 4, 5, 8, 10, 12, 20, 30};
-
-    (void)state;
-    check_rates("train: {lr: 0.3}\n", step, (const double[]){0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3}, 9);
-    check_rates("train: {lr: 0.5, schedule: {kind: step, milestones: [4, 12], factor: 0.25}}\n", step,
-                (const double[]){0.5, 0.5, 0.125, 0.125, 0.125, 0.125, 0.03125, 0.03125, 0.03125}, 9);
-    const double final = 0.1, half = 0.5 * (0.5 - final);
-    double cosine[9];
-    for (int i = 0; i < 9; i++)
-        cosine[i] = step[i] < 20 ? final + half * (1 + cos(M_PI * (double)step[i] / 20)) : final;
-    check_rates("train: {lr: 0.5, steps: 20, schedule: {kind: cosine, final: 0.1}}\n", step, cosine, 9);
-    check_rates("train: {lr: 0.5, steps: 99, schedule: {kind: cosine, final: 0.1, length: 20}}\n", step, cosine, 9);
-    cosine[0] = 0.5 * 1 / 5;
-    cosine[1] = 0.5 * 4 / 5;
-    cosine[2] = 0.5;
-    check_rates("train: {lr: 0.5, steps: 20, schedule: {kind: cosine, final: 0.1, warmup: 5}}\n", step, cosine, 9);
-}
-
-/* What a checkpoint makes of an optimizer. */
-static struct optimizer *restored(struct optimizer *optimizer, const struct model *model, const struct spec *spec)
-{
-    struct problems problems = {0};
-    struct archive *archive = archive_save(MPI_COMM_WORLD, scratch_file("optimizer.h5"), "test", &problems);
-    assert_non_null(archive);
-    optimizer_archive(optimizer, archive);
-    assert_true(archive_end(&archive, &problems));
-    optimizer_destroy(&optimizer);
-    optimizer = optimizer_create(model, spec);
-    archive = archive_load(MPI_COMM_WORLD, scratch_file("optimizer.h5"), "test", &problems);
-    assert_non_null(archive);
-    optimizer_archive(optimizer, archive);
-    assert_true(archive_end(&archive, &problems));
-    return optimizer;
-}
-
-/* Two steps with gradients 2 and then −1 everywhere from weights 1: the rule's numbers by hand. Layer 2 moves half as
- * far, layer 3 is frozen. */
-static void check_optimizer(const struct grid *grid, const char *rule, const double direction[2], int arrays)
-{
-    char text[400];
-    snprintf(text, sizeof text,
-             "model: {widths: [4, 5, 5, 3], bias: true, trainable: [1, 2], lr_multiplier: [1, 0.5, 1]}\n"
-             "train: {weight_decay: 0.125, %s}\n",
-             rule);
-    struct spec *spec = spec_of(text);
-    struct model *model = model_of(grid, spec);
-    struct optimizer *optimizer = optimizer_create(model, spec);
-    struct params *gradient = params_create(model), *p = model->params;
-    const double lr[2] = {0.25, 0.5};
-    double weight[3] = {1, 1, 1};
-
-    for (int64_t i = 0; i < p->size; i++) p->local[i] = 1;
-    for (int step = 0; step < 2; step++) {
-        for (int64_t i = 0; i < p->size; i++) gradient->local[i] = step ? -1 : 2;
-        if (step) optimizer = restored(optimizer, model, spec);
-        optimizer_step(optimizer, model, gradient, lr[step]);
-        for (int l = 0; l < 3; l++) {
-            const double eta = l == 0 ? lr[step] : l == 1 ? 0.5 * lr[step] : 0;
-            weight[l] = (1 - eta * 0.125) * weight[l] - eta * direction[step];
-            for (int64_t i = p->start[l]; i < p->start[l + 1]; i++) assert_close(p->local[i], weight[l], 1e-14);
-        }
-    }
-    assert_int_equal(optimizer_arrays(spec), arrays);
-    params_destroy(&gradient);
-    optimizer_destroy(&optimizer);
-    assert_null(optimizer);
-    model_destroy(&model);
-    spec_destroy(&spec);
-}
-
-static void optimizers_on(struct grid *grid)
-{
-    const double v1 = 0.25 * 4, v2 = 0.75 * v1 + 0.25; /* β₂ = 0.75 */
-    const double m1 = 0.5 * 2, m2 = 0.5 * m1 - 0.5;    /* β₁ = 0.5 */
-    const double e = 1e-3;
-
-    check_optimizer(grid, "optimizer: gd", (const double[]){2, -1}, 0);
-    check_optimizer(grid, "optimizer: sgd, batch: 3", (const double[]){2, -1}, 0);
-    check_optimizer(grid, "optimizer: momentum, momentum: 0.75", (const double[]){2, 0.75 * 2 - 1}, 1);
-    check_optimizer(grid, "optimizer: rmsprop, beta2: 0.75, epsilon: 1e-3",
-                    (const double[]){2 / (sqrt(v1) + e), -1 / (sqrt(v2) + e)}, 1);
-    check_optimizer(grid, "optimizer: adam, beta1: 0.5, beta2: 0.75, epsilon: 1e-3",
-                    (const double[]){m1 / 0.5 / (sqrt(v1 / 0.25) + e), m2 / 0.75 / (sqrt(v2 / (1 - 0.75 * 0.75)) + e)},
-                    2);
-}
-
-static void optimizer_steps(void **state)
-{
-    (void)state;
-    on_every_grid(optimizers_on);
-}
-
 static const struct CMUnitTest net_tests[] = {
-    cmocka_unit_test(activations),     cmocka_unit_test(layouts),       cmocka_unit_test(widths),
-    cmocka_unit_test(refused_models),  cmocka_unit_test(parameters),    cmocka_unit_test(losses),
-    cmocka_unit_test(gradients),       cmocka_unit_test(fresh_samples), cmocka_unit_test(learning_rates),
-    cmocka_unit_test(optimizer_steps),
+    cmocka_unit_test(layouts),       cmocka_unit_test(widths), cmocka_unit_test(refused_models),
+    cmocka_unit_test(parameters),    cmocka_unit_test(losses), cmocka_unit_test(gradients),
+    cmocka_unit_test(fresh_samples),
 
     cmocka_unit_test(recoveries),
 };

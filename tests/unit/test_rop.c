@@ -11,6 +11,7 @@
 #include "net/rop.h"
 #include "net/sensing.h"
 #include "grids.h"
+#include "inputs.h"
 #include "unit.h"
 
 #include <string.h>
@@ -125,25 +126,12 @@ static void problem_destroy(struct problem *p)
 
 static struct spec *spec_of(int64_t features, const char *text)
 {
-    struct problems problems = {0};
     char *all =
         memory_text("data: {kind: gaussian, features: %lld, outputs: 3, train: 24}\n%s", (long long)features, text);
-    struct spec *spec = spec_read(all, strlen(all), "in.yaml", 0, NULL, &problems);
+    struct spec *spec = input_of(all);
 
-    problems_print(&problems);
-    assert_non_null(spec);
     memory_free(all);
     return spec;
-}
-
-static struct model *model_of(const struct grid *grid, const struct spec *spec, int64_t features)
-{
-    struct problems problems = {0};
-    struct model *model = model_create(grid, spec, features, 3, &problems);
-
-    problems_print(&problems);
-    assert_non_null(model);
-    return model;
 }
 
 static struct problem curv_ref(const struct grid *grid, const char *activation, const char *loss)
@@ -155,7 +143,7 @@ static struct problem curv_ref(const struct grid *grid, const char *activation, 
                              activation, loss);
 
     p.spec = spec_of(6, text);
-    p.model = model_of(grid, p.spec, 6);
+    p.model = network_of(grid, p.spec, 6, 3);
     p.loss = loss_of(p.spec);
     p.data = NEW(struct dataset, 1);
     *p.data = (struct dataset){.features = 6, .outputs = 3, .samples = 24, .classification = true};
@@ -334,7 +322,7 @@ static struct problem problem_of(const struct grid *grid, const char *text, bool
     struct problem p = {.spec = spec_of(4, text)};
     const int64_t classes = 3, N = identity ? 4 : 9;
 
-    p.model = model_of(grid, p.spec, 4);
+    p.model = network_of(grid, p.spec, 4, 3);
     p.loss = loss_of(p.spec);
     for (int l = 0; l < p.model->depth; l++)
         if (p.model->params->b[l]) random_fill_normal(p.model->params->b[l], 4, (uint64_t)l);
