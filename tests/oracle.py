@@ -24,6 +24,7 @@ from scipy.special import erf
 # Random numbers: Philox4x64-10 (Salmon et al., SC11; Random123), a pure function of (seed, stream, index)
 
 RANDOM_WEIGHTS, RANDOM_BATCHES, RANDOM_DATA, RANDOM_ONLINE = 0x10000, 0x20000, 0x40000, 0x50000
+RANDOM_CLUSTERS, RANDOM_SUBSPACE = RANDOM_DATA + 10, 0x60000
 RANDOM_NOISE, RANDOM_MASK, RANDOM_SENSING = RANDOM_DATA + 5, RANDOM_DATA + 6, RANDOM_DATA + 7
 
 _MULTIPLIER = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
@@ -194,12 +195,16 @@ def _gaussian_data(spec):
 
     def draw(N, stream):
         X = normal_matrix(d, N, seed, stream)
+        if get(spec, "data.targets", "values") == "clusters":
+            means, label = normal_matrix(d, K, seed, RANDOM_CLUSTERS), np.arange(N) % K
+            return Samples(X + get(spec, "data.separation", 1.0) * means[:, label], one_hot(label, K))
         if classes:
             return Samples(X, one_hot(random_below(seed, stream + 1, np.arange(N), K), K))
         return Samples(X, normal_matrix(K, N, seed, stream + 1))
 
     train, test = get(spec, "data.train", None), get(spec, "data.test", 0)
-    return Data(draw(train, RANDOM_DATA), draw(test, RANDOM_DATA + 2) if test else None, classes)
+    return Data(draw(train, RANDOM_DATA), draw(test, RANDOM_DATA + 2) if test else None,
+                get(spec, "data.targets", "values") != "values")
 
 
 def fresh_samples(spec, first, count):
@@ -388,8 +393,11 @@ def initial_parameters(spec, layers):
             b = [file[f"b{l}"][()].reshape(-1, 1) for l in range(1, len(layers) + 1)] if bias else None
         return Parameters(W, b)
     gain, seed = get(spec, "model.init.gain", "fan_in"), get(spec, "run.seed", 1)
-    scale = per_layer(get(spec, "model.init.scale", 1.0), len(layers))
-    W = [scale[l] * initial_matrix(kind, gain, layer.n_out, layer.n_in, seed, RANDOM_WEIGHTS + l + 1)
+    scale = list(per_layer(get(spec, "model.init.scale", 1.0), len(layers)))
+    kinds = [kind] * len(layers)
+    if get(spec, "model.init.head", "same") != "same":
+        kinds[-1], scale[-1] = get(spec, "model.init.head", "same"), get(spec, "model.init.head_scale", 1.0)
+    W = [scale[l] * initial_matrix(kinds[l], gain, layer.n_out, layer.n_in, seed, RANDOM_WEIGHTS + l + 1)
          for l, layer in enumerate(layers)]
     return Parameters(W, [np.zeros((layer.n_out, 1)) for layer in layers] if bias else None)
 
@@ -614,11 +622,60 @@ class Trajectory:
         return self.parameters[t].W
 
 
+def gradient_subspace(W, G, rank):
+    """Leading right singular vectors of the first gradient, and left ones through W^T; an orthonormal basis of them."""
+    L, _, Rt = np.linalg.svd(G, full_matrices=False)
+    half = (rank + 1) // 2
+    B = np.hstack([Rt[:half].T, W.T @ L[:, :half] / relative_scale(W)])
+    return np.linalg.svd(B, full_matrices=False)[0][:, :rank]
+
+
+def relative_scale(W):
+    return np.linalg.norm(W) / np.sqrt(min(W.shape))
+
+
+def low_rank_inputs(spec, data, layers, full, rank):
+    """The subspace V of the inputs (include/train/low_rank.h)."""
+    seed, kind = get(spec, "run.seed", 1), get(spec, "model.subspace", "gradient")
+    random = normal_matrix(data.train.X.shape[0], rank, seed, RANDOM_SUBSPACE)
+    if kind == "random":
+        return orthonormal(random)
+    gradient = loss_and_gradient(loss_of(spec), layers, full, data.train)[1]
+    span = gradient_subspace(full.W[0], gradient.W[0], rank)
+    V = orthonormal(span @ (span.T @ normal_matrix(*random.shape, seed, RANDOM_SUBSPACE + 1)))
+    if kind == "gradient":
+        return V
+    beside = orthonormal(random - V @ (V.T @ random))
+    angle = np.radians(get(spec, "model.angle", 90.0))
+    return np.sin(angle) * beside + np.cos(angle) * V if kind == "rotated" else beside
+
+
+def low_rank_network(spec, data):
+    """Layers and start of model.parametrization: low_rank."""
+    d, K = data.train.X.shape[0], data.train.Y.shape[0]
+    layers = build_network(spec, d, K)
+    full = initial_parameters(spec, layers)
+    rank = get(spec, "model.rank", 2 * K)
+    V, scales = low_rank_inputs(spec, data, layers, full, rank), [relative_scale(W) for W in full.W[:-1]]
+    outer = V
+    for W, scale in zip(full.W, scales):
+        outer = W @ outer / scale
+    if get(spec, "model.factors", "merged") == "merged":
+        W = [scales[0] * V.T, *(scale * np.eye(rank) for scale in scales[1:-1]), scales[-1] * outer, full.W[-1]]
+    else:
+        W = [V.T, *(scale * np.eye(rank) for scale in scales), outer, full.W[-1]]
+    shape = {"widths": [d] + [each.shape[0] for each in W]}
+    return build_network(merged(spec, {"model": shape}), d, K), Parameters(W, None)
+
+
 def train(spec):
     """The whole run that the input describes: everything at every step, t = 0 ... steps (or where it stops)."""
     data = load_data(spec)
-    layers = build_network(spec, data.train.X.shape[0], data.train.Y.shape[0])
-    parameters = initial_parameters(spec, layers)
+    if get(spec, "model.parametrization", "full") == "low_rank":
+        layers, parameters = low_rank_network(spec, data)
+    else:
+        layers = build_network(spec, data.train.X.shape[0], data.train.Y.shape[0])
+        parameters = initial_parameters(spec, layers)
     optimizer = Optimizer(spec, parameters)
     steps, tolerance = get(spec, "train.steps", 100), get(spec, "train.tolerance", 0.0)
     result = Trajectory(spec, data, layers, [], [], [], [], [])

@@ -8,6 +8,7 @@ import pytest
 from scipy.special import erf
 
 import formula
+from test_density import reference_case
 
 RANKS = [1, 2, 4]
 
@@ -74,6 +75,25 @@ def expected_layer(H, labels, K):
             "nc2_equiangular": np.mean([abs(cosine(centred[:, i], centred[:, j]) + 1 / (K - 1)) for i, j in pairs])}
 
 
+def unit(A):
+    return A / np.linalg.norm(A)
+
+
+def expected_head(H, W, labels, K):
+    """The quantities of the last features and the last layer; the class means from their own mean."""
+    means = class_means(H, labels, K)
+    M, norms = means - means.mean(axis=1, keepdims=True), np.linalg.norm(means - means.mean(axis=1, keepdims=True), axis=0)
+    E = (np.eye(K) - 1 / K) / np.sqrt(K - 1)
+    values = np.linalg.svd(M, compute_uv=False)
+    if len(values) < K - 1 or values[K - 2] ** 2 <= 1e-12 * values[0] ** 2:
+        return dict.fromkeys(("nc1_quotient", "nc2_norm_cv", "nc2_etf", "nc3", "nc3_dual"), np.nan)
+    return {"nc1_quotient": np.sum((H - means[:, labels]) ** 2) / len(labels) / (np.sum(M ** 2) / K),
+            "nc2_norm_cv": norms.std() / norms.mean(),
+            "nc2_etf": np.linalg.norm(unit(M.T @ M) - E),
+            "nc3": np.linalg.norm(unit(W @ M) - E),
+            "nc3_dual": np.linalg.norm(unit(W.T) - unit(M))}
+
+
 def nearest_class(H, labels, K):
     means = class_means(H, labels, K)
     return np.argmin(np.linalg.norm(H[:, :, None] - means[:, None, :], axis=0), axis=1)
@@ -87,9 +107,9 @@ def expected(X, Y, weights, biases, phi, scaled=False):
     if len(found) > 1:
         result["compression_fit"] = np.polyfit(np.arange(len(found)), np.log(result["compression"]), 1)
     H, W = a[-2], weights[-1]
-    centred = class_means(H, labels, K) - H.mean(axis=1, keepdims=True)
-    result["nc3"] = np.linalg.norm(W.T / np.linalg.norm(W) - centred / np.linalg.norm(centred))
+    result.update(expected_head(H, W, labels, K))
     result["nc4"] = np.mean(nearest_class(H, labels, K) != a[-1].argmax(axis=0))
+    result["nc4_agreement"] = 1 - result["nc4"]
     if len(weights) > 1:
         result["balancedness"] = np.array([np.linalg.norm(W @ W.T - V.T @ V) for W, V in zip(weights, weights[1:])])
     return result
@@ -168,6 +188,36 @@ snapshot: {{every: 6}}
 
 
 @pytest.mark.parametrize("ranks", [1, 4])
+def test_reference_case(run, tmp_path, ranks):
+    """The network of the specification of curvature operators."""
+    done = run(f"grid: {{block: 2}}\n{reference_case(tmp_path)[1]}train: {{steps: 0}}\nprobes: [{{kind: collapse}}]", ranks=ranks)
+    check(done)
+    found = series(done)
+    expected_numbers = {"nc1_quotient": 0.513105136360, "nc2_norm_cv": 0.398866612858, "nc2_etf": 0.704908451578,
+                        "nc3": 1.67264421826, "nc3_dual": 1.54201246171, "nc4_agreement": 0.125}
+    for name, value in expected_numbers.items():
+        np.testing.assert_allclose(found[name], [value], rtol=0, atol=1e-9, err_msg=name)
+    np.testing.assert_allclose(found["nc1"][0, -1], 1.01721087142, rtol=0, atol=1e-9)
+
+
+def test_one_hot_features(run, tmp_path):
+    """Collapsed, but for the layer that is not proportional to the centred means."""
+    formula.write_data(tmp_path / "data.h5", np.tile(np.eye(4), 3), np.tile(np.eye(4), 3))
+    formula.write_weights(tmp_path / "init.h5", [np.eye(4)])
+    done = run(f"""
+data: {{kind: hdf5, file: {tmp_path}/data.h5, targets: classes}}
+model: {{widths: [4, 4], activation: linear, init: {{kind: file, file: {tmp_path}/init.h5}}}}
+train: {{steps: 0}}
+probes: [{{kind: collapse}}]
+""", ranks=2)
+    check(done)
+    found = series(done)
+    for name in ("nc1", "nc1_quotient", "nc2_norm_cv", "nc2_etf", "nc3", "nc4"):
+        np.testing.assert_allclose(found[name].ravel(), [0], rtol=0, atol=1e-14, err_msg=name)
+    np.testing.assert_allclose(found["nc3_dual"], [0.5176380902050], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
 def test_digits_of_small_deviations(run, tmp_path, ranks):
     """Within-class deviations of 1e-6 beside means of 1 and classes 1e-3 apart keep eight digits in the squares."""
     rng = np.random.default_rng(3)
@@ -208,7 +258,7 @@ probes: [{{kind: collapse, full: true}}]
     found = series(done)
     for name in ("compression", "discrimination", "nc1", "nc2_equinorm", "nc2_equiangular"):
         assert np.isfinite(found[name][0, 0]) and np.isnan(found[name][0, 1]), name
-    for name in ("compression_fit", "nc3", "mid_sv_range"):
+    for name in ("compression_fit", "nc1_quotient", "nc2_norm_cv", "nc2_etf", "nc3", "nc3_dual", "mid_sv_range"):
         assert np.isnan(found[name]).all(), name
     assert "min_norm_residual" not in found and checks(done) == []
     assert not any(np.isinf(values).any() for values in found.values() if values.dtype.kind == "f")
@@ -248,7 +298,7 @@ probes: [{{kind: collapse}}]
     found = series(done)
     for name in ("compression", "discrimination", "nc1", "nc2_equinorm", "nc2_equiangular"):
         assert np.isfinite(found[name][0, :2]).all() and np.isnan(found[name][0, 2]), name
-    assert np.isnan(found["nc3"]).all() and np.isnan(found["nc4"]).all()
+    assert np.isnan(found["nc3_dual"]).all() and np.isnan(found["nc4"]).all()
 
 
 # ---------------------------------------------------------------- input errors

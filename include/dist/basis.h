@@ -18,6 +18,9 @@ struct basis {
  * (U is gathered: n × k numbers, small beside a matrix). */
 void basis_overlap(const struct basis *U, const struct basis *V, double *overlap);
 
+/* Collective on comm. The same for two with the same distribution, and nothing is gathered. */
+void basis_inner(const struct basis *U, const struct basis *V, double *overlap);
+
 /* Collective on comm. The k principal angles between the spans of two orthonormal bases with the same k and the same
  * distribution, in radians, ascending. Accurate near 0 (from the sines, Björck and Golub 1973) and near π/2. */
 void basis_angles(const struct basis *U, const struct basis *V, double *angles);

@@ -75,6 +75,7 @@ struct eigenpairs {
     double *lambda;   /* [k] from the outermost inwards, the same on every rank; NaN where not converged; owned */
     double *residual; /* [k] ‖A v − λ v‖ / scale, measured, not estimated; owned */
     double *vectors;  /* [nloc × k] column-major, owned */
+    double *inner;    /* [nloc] about the eigenvector of `next`, from which the next solve's check goes on; owned */
     int64_t *index;   /* [nloc] global index of every local entry; owned */
     double scale;     /* the largest modulus of an eigenvalue of A that was seen: what tolerances are relative to */
     double next;   /* the next eigenvalue inwards, as far as the last check saw it (a bound from outside the bulk that
@@ -96,9 +97,10 @@ void eigenpairs_archive(struct eigenpairs **pairs, const struct linop *A, int k,
 
 /* Collective on A->comm. Solves for the k outermost eigenpairs at that end by Krylov–Schur; warm-started from E if
  * E->filled: old pairs that still solve the problem are kept (one product each), else the iteration starts from their
- * sum. Multiple eigenvalues are found with all their copies, as by krylov_svd. The tolerance is relative to the largest
- * modulus seen. Unconverged pairs are NaN and counted out of `converged`. Start vectors come from our own generator by
- * global index. */
+ * sum, and where the new vectors hold most of that, the check for missed ones is a short one that goes on where the
+ * last ended. Multiple eigenvalues are found with all their copies, as by krylov_svd. The tolerance is relative to the
+ * largest modulus seen. Unconverged pairs are NaN and counted out of `converged`. Start vectors come from our own
+ * generator by global index. */
 void krylov_eigen(const struct linop *A, const struct krylov_options *options, struct eigenpairs *E);
 
 /* Collective on A->comm. Lanczos quadrature of a symmetric operator from the start vector x (any length but 0): up to

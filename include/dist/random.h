@@ -12,10 +12,12 @@ enum random_stream {
     RANDOM_WEIGHTS = 0x10000,
     RANDOM_BATCHES = 0x20000,
     RANDOM_KRYLOV = 0x30000,
-    RANDOM_DATA = 0x40000,   /* +0 training inputs, +1 training targets, +2 test inputs, +3 test targets, +4 teacher, +5
-                                noise of inputs, +6 mask, +7 measurements, +8, +9 singular vectors */
+    RANDOM_DATA =
+        0x40000,             /* +0 training inputs, +1 training targets, +2 test inputs, +3 test targets, +4 teacher, +5
+                                noise of inputs, +6 mask, +7 measurements, +8, +9 singular vectors, +10 means of clusters */
     RANDOM_ONLINE = 0x50000, /* +0 inputs, +1 targets of the fresh samples that each step draws */
-    RANDOM_TWINS = 0x100000, /* twin i adds i · 0x10000: the start of its weights */
+    RANDOM_SUBSPACE = 0x60000, /* +0 directions of a low-rank network that are not the gradient's, +1 basis */
+    RANDOM_TWINS = 0x100000,   /* twin i adds i · 0x10000: the start of its weights */
 };
 
 /* Local. 64 random bits. */

@@ -84,7 +84,11 @@ void dataset_destroy(struct dataset **dataset);
  * package, else EXIT_INPUT. */
 bool source_open_idx(struct source *source, const struct spec *spec, bool train, struct problems *problems);
 
-/* Local. Standard normal inputs; standard normal targets or uniformly random classes. */
+/* Root only. The same for `data.kind: cifar10`: its binary files, uncompressed. */
+bool source_open_cifar(struct source *source, const struct spec *spec, bool train, struct problems *problems);
+
+/* Local. Standard normal inputs; standard normal targets, or uniformly random classes; or one class after the other,
+ * and inputs that are moved by the mean of their class (data.targets: clusters). */
 struct dataset *generated_gaussian(const struct grid *grid, const struct spec *spec, bool train);
 
 /* Local. X and Y of `set` ← samples first … first + N − 1 of an endless stream of samples like those of

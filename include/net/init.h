@@ -8,6 +8,7 @@
 
 /* Collective on the grid. Fills the parameters of a model from `model.init`; biases start at 0 unless read from a file.
  *   orthogonal   W_l = ε_l Q, Q the first rows or columns of a Haar-orthogonal matrix of order max(n_l, n_{l−1})
+ *                (with init.head the last layer is gaussian or uniform with gain fan_in)
  *   householder  the same with Q a product of random reflections (dist/reflect.h)
  *   identity     ones on the diagonal, times ε_l
  *   gaussian     W_l = ε_l N(0, 1) · g,  uniform  W_l = ε_l U(−1, 1) · √3 · g,  with the gain g chosen by `gain`:

@@ -51,9 +51,12 @@ struct model {
     bool linear;             /* every φ is the identity and there is no bias: f(X) is linear in X */
 };
 
+/* Local. Whether a low-rank network is trained in place of the full one (train/low_rank.h). */
+bool model_is_low_rank(const struct spec *spec);
+
 /* Collective on the grid. The network that the input describes, for `features` inputs and `outputs` outputs, with
  * initialised weights. NULL with problems (EXIT_INPUT: widths that do not fit the data, residual pairs of unequal
- * width, lists of the wrong length, …) on every rank. */
+ * width, lists of the wrong length, …) on every rank. Not for a low-rank network. */
 struct model *model_create(const struct grid *grid, const struct spec *spec, int64_t features, int64_t outputs,
                            struct problems *problems);
 
@@ -65,6 +68,10 @@ struct model *model_linear(const struct grid *grid, int depth, const int64_t *wi
  */
 struct model *model_outline(const struct grid *grid, const struct spec *spec, int64_t features, int64_t outputs,
                             struct problems *problems);
+
+/* Local. The full network in place of which `model.parametrization: low_rank` trains the one above; else the same. */
+struct model *model_outline_full(const struct grid *grid, const struct spec *spec, int64_t features, int64_t outputs,
+                                 struct problems *problems);
 
 /* Local. The widths n_0…n_L that the input asks for, without creating anything; returns the depth, 0 with problems.
  * *width is owned by the caller (memory_free). */

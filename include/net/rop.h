@@ -52,6 +52,9 @@ bool rop_defined(const struct loss *loss, const struct dataset *dataset, enum ro
  * `ridge` is added on the diagonal of the Hessian. */
 struct linop *rop_operator(struct rop *rop, enum rop_kind kind, struct rop_part row, struct rop_part col, double ridge);
 
+/* Local. x ← the elements of a part, in the order of its vectors, of parameters with the layout of the model's. */
+void rop_take(const struct model *model, struct rop_part part, const struct params *params, double *x);
+
 /* Collective on the grid. gradient ← the gradient of the loss (without ridge). */
 void rop_gradient(struct rop *rop, struct params *gradient);
 

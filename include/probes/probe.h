@@ -20,17 +20,21 @@ struct setting {
     const struct model *model;   /* with the weights that training starts from, also at a resume */
     const struct dataset *train; /* the whole training set, or NULL */
     const struct loss *loss;
+    const struct dataset *test; /* NULL without held-out samples */
 };
 
 /* What there is to see at one moment of training; all borrowed, read-only. */
 struct moment {
     int64_t step;                  /* updates made so far */
     double time;                   /* Σ of the learning rates of these updates (time of the gradient flow) */
+    double lr;                     /* learning rate of the update from this step */
     double loss;                   /* of the data that `gradient` was taken on */
     const struct model *model;     /* at this step */
     const struct params *gradient; /* at this step, before the update */
     const struct params *previous; /* parameters one update earlier; NULL unless needs_previous asked and step ≥ 1 */
     const struct dataset *train;   /* the whole training set */
+    const struct dataset *test;    /* NULL without held-out samples */
+    const struct dataset *batch;   /* what `gradient` was taken on; the whole training set if steps see all of it */
     struct backprop *backprop;     /* work space, to run the network on data */
 };
 
@@ -101,6 +105,7 @@ struct probe {
     char *name;                    /* its group in metrics.h5; owned */
     char *key;                     /* its path in the input, "probes[0]"; owned */
     int64_t every;                 /* steps between measurements */
+    int64_t start;                 /* step of the first one */
     uint64_t seed;                 /* run.seed, for start vectors */
     bool needs_previous;           /* moment.previous is wanted when it is due; set by create */
     struct record_group *group;    /* borrowed from the record */
@@ -119,7 +124,7 @@ struct probes *probes_create(const struct setting *setting, struct record *recor
 /* Local. Frees them and sets *probes to NULL. */
 void probes_destroy(struct probes **probes);
 
-/* Local. Whether a probe measures at `step`: step divisible by every, or the last step. */
+/* Local. Whether a probe measures at `step`: at `start` and every so many steps after it, and at the last step. */
 bool probe_due(const struct probe *probe, int64_t step, bool last);
 
 /* Local. Whether some probe that is due at `step` wants the parameters of the step before. */

@@ -53,6 +53,11 @@ struct parsimony *parsimony_of(enum parsimony_case kind, const struct parsimony_
 bool parsimony_leading(const struct dmat *matrix, int rank, uint64_t seed, struct dmat *left, struct dmat *right,
                        struct problems *problems);
 
+/* Collective on the grid. The first `count` of distributed vectors (local entries [mloc × count], their global indices)
+ * become the columns first … of A: they are few, every rank gets them whole. */
+void parsimony_put_columns(struct dmat *A, int first, int count, const double *vectors, int mloc,
+                           const int64_t *global);
+
 /* Collective on the grid. The subspaces for the initial weights W[0 … depth − 1], each ε_l times an orthogonal matrix
  * (or rows or columns of one), by the well-conditioned route, without a null space:
  *     A, B       B = [ V_r | W_{L:1}(0)ᵀ U_r / ∏ε ], U_r Σ V_rᵀ the leading part of Φ (`matrix`, d_y × d_x)

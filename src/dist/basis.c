@@ -63,6 +63,12 @@ void basis_overlap(const struct basis *U, const struct basis *V, double *overlap
     memory_free(whole);
 }
 
+void basis_inner(const struct basis *U, const struct basis *V, double *overlap)
+{
+    ensure(U->n == V->n && U->nloc == V->nloc);
+    inner(U->comm, U->nloc, U->k, U->local, V->k, V->local, overlap);
+}
+
 void basis_angles(const struct basis *U, const struct basis *V, double *angles)
 {
     const int k = U->k, n = U->nloc;

@@ -13,6 +13,7 @@ struct eigenpairs *eigenpairs_create(const struct linop *A, int k, bool smallest
     E->lambda = NEW(double, k);
     E->residual = NEW(double, k);
     E->vectors = NEW(double, (int64_t)k * A->nloc);
+    E->inner = NEW(double, A->nloc);
     E->index = NEW(int64_t, A->nloc);
     for (int i = 0; i < A->nloc; i++) E->index[i] = A->row_index(A, i);
     return E;
@@ -24,6 +25,7 @@ void eigenpairs_destroy(struct eigenpairs **E)
     memory_free((*E)->lambda);
     memory_free((*E)->residual);
     memory_free((*E)->vectors);
+    memory_free((*E)->inner);
     memory_free((*E)->index);
     memory_free(*E);
     *E = NULL;
@@ -47,6 +49,7 @@ void eigenpairs_archive(struct eigenpairs **pairs, const struct linop *A, int k,
         archive_reals(archive, "lambda", E->rank, E->lambda);
         archive_reals(archive, "residual", E->rank, E->residual);
         archive_vectors(archive, "vectors", E->n, E->rank, E->nloc, E->index, E->vectors);
+        archive_vectors(archive, "inner", E->n, 1, E->nloc, E->index, E->inner);
         E->converged = to_int(converged);
     }
     archive_leave(archive);

@@ -27,8 +27,15 @@ struct solve {
     bool exhausted;        /* the Krylov space of this round had fewer vectors than that */
 };
 
-/* Steps of the look for what was missed. */
-enum { CHECK_STEPS = 10 };
+/* Steps of the look for what was missed, and of one that goes on where the last solve's look ended. */
+enum { CHECK_STEPS = 10, TRACK_STEPS = 4 };
+
+/* What Krylov–Schur keeps of its vectors at a restart. It tests for convergence at restarts only: with more kept it
+ * loses less there, and stops sooner. */
+static const double KEEP = 0.85;
+
+/* Old vectors of which the new ones hold this share (squared) have been tracked. */
+static const double TRACKED = 0.8;
 
 static const double ROUNDING = 1e-14;
 
@@ -221,7 +228,11 @@ static int solve_round(struct solve *s, int wanted, int basis, double *start)
     must(EPSSetTrackAll(eps, PETSC_TRUE));
     s->basis = to_int(basis < A->n - s->found ? basis : A->n - s->found);
     s->held = s->seen = 0;
+    /* SLEPc wants more vectors than pairs unless these are all: what is missing is left to the next round */
+    if (s->found > 0 && s->basis < 2) s->basis = 2;
+    if (s->found > 0 && wanted >= s->basis) wanted = s->basis - 1;
     must(EPSSetDimensions(eps, wanted, s->basis, PETSC_DEFAULT));
+    must(EPSKrylovSchurSetRestart(eps, KEEP));
     must(EPSSetTolerances(eps, s->options->tolerance, to_int(s->options->max_products)));
     Vec first = vector_over(A, start);
     must(EPSSetInitialSpace(eps, 1, &first));
@@ -244,21 +255,33 @@ static double missed_above(const struct solve *s)
     return s->E->lambda[s->E->rank - 1] + s->options->tolerance * s->largest;
 }
 
-/* Lanczos steps on what is left: the largest Ritz value, whose vector replaces `start`. */
-static double look(struct solve *s, double *start)
+/* Lanczos steps on what is left from a vector there: the largest Ritz value, whose vector replaces x. */
+static double look(struct solve *s, int most, double *x)
 {
     const int n = s->A->nloc;
     const int64_t rest = s->A->n - s->found;
-    const int steps = rest < CHECK_STEPS ? to_int(rest) : CHECK_STEPS;
+    const int steps = rest < most ? to_int(rest) : most;
     double diagonal[CHECK_STEPS], next[CHECK_STEPS], theta[CHECK_STEPS], Z[CHECK_STEPS * CHECK_STEPS];
     double *basis = NEW(double, (int64_t)steps *n);
-    memcpy(basis, start, (size_t)n * sizeof *start);
+    memcpy(basis, x, (size_t)n * sizeof *x);
     const int count = krylov_tridiagonal(s->A->comm, n, multiply_rest, s, steps, basis, diagonal, next);
     krylov_tridiagonal_solve(count, diagonal, next, theta, Z);
-    memset(start, 0, (size_t)n * sizeof *start);
-    add_combination(s, count, basis, Z + (size_t)(count - 1) * (size_t)count, 1, start);
+    memset(x, 0, (size_t)n * sizeof *x);
+    add_combination(s, count, basis, Z + (size_t)(count - 1) * (size_t)count, 1, x);
     memory_free(basis);
     return theta[count - 1];
+}
+
+/* x ← what the last solve's look found, with a random part, in what is left. */
+static void look_on(const struct solve *s, double *x)
+{
+    const struct eigenpairs *E = s->E;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int k = 0; pass == 0 && k < E->nloc; k++) x[k] = 0.1 * x[k] + E->inner[k];
+        project_out(s, s->found, E->vectors, x);
+        const double length = norm(s, x);
+        for (int k = 0; k < E->nloc; k++) x[k] /= length;
+    }
 }
 
 /* residual[i] relative to the largest modulus, with one product each, into the rest of E's room. */
@@ -308,16 +331,39 @@ static void keep_old(struct solve *s)
         s->largest = 0; /* of vectors that are none: the solve finds its own */
 }
 
-/* Random; on a warm start the sum of the old vectors with a small random part, because Krylov iteration takes one
- * vector only. */
+/* Random; on a warm start the sum of the old vectors, and of the one that may have risen among them, with a small
+ * random part, because Krylov iteration takes one vector only. */
 static void first_start(const struct solve *s, double *x)
 {
     const struct eigenpairs *E = s->E;
     random_start(s, 0, x);
     for (int k = 0; E->filled && k < E->nloc; k++) {
-        x[k] *= 1e-8;
+        x[k] = 1e-2 * x[k] + E->inner[k];
         for (int i = 0; i < E->converged; i++) x[k] += E->vectors[k + (int64_t)i * E->nloc];
     }
+}
+
+/* Whether the pairs found hold most of x, which is made of old ones. */
+static bool tracks(const struct solve *s, const double *x)
+{
+    const struct eigenpairs *E = s->E;
+    double *along = NEW(double, E->rank), sum = 0;
+    components(s, s->found, E->vectors, x, along);
+    for (int i = 0; i < s->found; i++) sum += along[i] * along[i];
+    memory_free(along);
+    return s->found == E->rank && sum > TRACKED * norm(s, x) * norm(s, x);
+}
+
+/* The first round, if there is need for one. Returns whether the pairs are those of the last solve, moved a little. */
+static bool begin(struct solve *s, int basis, double *start)
+{
+    struct eigenpairs *E = s->E;
+    const bool warm = E->filled && E->converged == E->rank;
+    keep_old(s);
+    if (s->found > 0) return true;
+    first_start(s, start);
+    solve_round(s, E->rank, basis, start);
+    return warm && tracks(s, start);
 }
 
 /* Rounds until k pairs are found and none that is larger is seen; returns how many are surely the leading ones. */
@@ -326,17 +372,16 @@ static int solve_rounds(struct solve *s, int basis)
     struct eigenpairs *E = s->E;
     const int k = E->rank;
     double *start = NEW(double, E->nloc), seen = -INFINITY;
-    int failures = 0;
-    keep_old(s);
-    if (s->found == 0) {
-        first_start(s, start);
-        failures += solve_round(s, k, basis, start) == 0;
-    }
+    bool tracked = begin(s, basis, start);
+    int failures = s->found == 0;
     for (int round = 1; s->found < E->n && s->products < s->options->max_products; round++) {
         random_start(s, round, start);
         if (s->found == k) {
-            seen = look(s, start);
+            if (tracked) look_on(s, start);
+            seen = look(s, tracked ? TRACK_STEPS : CHECK_STEPS, start);
+            memcpy(E->inner, start, (size_t)E->nloc * sizeof *start);
             if (seen <= missed_above(s)) break;
+            tracked = false;
         }
         const int taken = solve_round(s, s->found == k ? 1 : k - s->found, basis, start);
         if (taken == 0 && ++failures > 3) break;
@@ -350,7 +395,7 @@ static int solve_rounds(struct solve *s, int basis)
 
 int krylov_eigen_basis(int64_t n, int k)
 {
-    const int64_t basis = k < 5 ? 2 * k + 10 : 4 * k;
+    const int64_t basis = 2 * k + (k < 5 ? 8 : 4);
     return to_int(basis < n ? basis : n);
 }
 

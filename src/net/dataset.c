@@ -77,12 +77,18 @@ static int64_t wanted(const struct spec *spec, const char *key, int64_t availabl
     return asked;
 }
 
+static bool open_source(struct source *source, const struct spec *spec, bool train, struct problems *problems)
+{
+    return spec_is(spec, "data.kind", "cifar10") ? source_open_cifar(source, spec, train, problems)
+                                                 : source_open_idx(source, spec, train, problems);
+}
+
 static struct dataset *from_source(const struct grid *grid, const struct spec *spec, bool train,
                                    struct problems *problems)
 {
     struct source source = {0};
     int64_t facts[4] = {0};
-    if (grid->rank == 0 && source_open_idx(&source, spec, train, problems)) {
+    if (grid->rank == 0 && open_source(&source, spec, train, problems)) {
         facts[0] = source.features;
         facts[1] = source.outputs;
         facts[2] = wanted(spec, train ? "data.train" : "data.test", source.samples, problems);
@@ -322,7 +328,7 @@ struct dataset *dataset_compress(const struct dataset *full)
 static void measure_source(const struct spec *spec, bool train, struct data_sizes *sizes, struct problems *problems)
 {
     struct source source = {0};
-    if (!source_open_idx(&source, spec, train, problems)) return;
+    if (!open_source(&source, spec, train, problems)) return;
     const int64_t samples = wanted(spec, train ? "data.train" : "data.test", source.samples, problems);
     if (train)
         *sizes = (struct data_sizes){.features = source.features,
@@ -384,7 +390,7 @@ static void measure_generated(const struct spec *spec, struct data_sizes *sizes,
     sizes->outputs = spec_int(spec, classes ? "data.classes" : "data.outputs");
     sizes->train = classes ? sizes->outputs * spec_int(spec, "data.per_class") : spec_int(spec, "data.train");
     sizes->test = classes ? 0 : spec_int(spec, "data.test");
-    sizes->classification = classes || spec_is(spec, "data.targets", "classes");
+    sizes->classification = classes || !spec_is(spec, "data.targets", "values");
     if (classes) orthogonal_classes_fit(spec, problems);
 }
 

@@ -7,6 +7,8 @@ struct draw {
     uint64_t seed, stream;
     uint64_t first; /* sample of the stream that is column 0 */
     int64_t rows;
+    int64_t clusters;  /* K; 0: the samples know no classes */
+    double separation; /* factor of the class means */
 };
 
 /* Unsigned: the index of an endless stream may come round. */
@@ -14,6 +16,20 @@ static double normal(int64_t ig, int64_t jg, const void *context)
 {
     const struct draw *draw = context;
     return random_normal(draw->seed, draw->stream, (uint64_t)ig + (draw->first + (uint64_t)jg) * (uint64_t)draw->rows);
+}
+
+/* Noise, and the mean of the class, the same for training and test samples. */
+static double clustered(int64_t ig, int64_t jg, const void *context)
+{
+    const struct draw *draw = context;
+    const uint64_t mean = (uint64_t)ig + (uint64_t)(jg % draw->clusters) * (uint64_t)draw->rows;
+    return draw->separation * random_normal(draw->seed, RANDOM_DATA + 10, mean) + normal(ig, jg, context);
+}
+
+static double in_turn(int64_t ig, int64_t jg, const void *context)
+{
+    const struct draw *draw = context;
+    return jg % draw->clusters == ig;
 }
 
 static double one_hot(int64_t ig, int64_t jg, const void *context)
@@ -24,8 +40,9 @@ static double one_hot(int64_t ig, int64_t jg, const void *context)
 
 static void draw_samples(struct dataset *set, uint64_t seed, uint64_t stream, uint64_t first)
 {
-    dmat_set(set->X, normal, &(struct draw){seed, stream, first, set->features});
-    dmat_set(set->Y, set->classification ? one_hot : normal, &(struct draw){seed, stream + 1, first, set->outputs});
+    dmat_set(set->X, normal, &(struct draw){.seed = seed, .stream = stream, .first = first, .rows = set->features});
+    dmat_set(set->Y, set->classification ? one_hot : normal,
+             &(struct draw){.seed = seed, .stream = stream + 1, .first = first, .rows = set->outputs});
 }
 
 struct dataset *generated_gaussian(const struct grid *grid, const struct spec *spec, bool train)
@@ -35,10 +52,20 @@ struct dataset *generated_gaussian(const struct grid *grid, const struct spec *s
     set->features = spec_int(spec, "data.features");
     set->outputs = spec_int(spec, "data.outputs");
     set->samples = spec_int(spec, train ? "data.train" : "data.test");
-    set->classification = spec_is(spec, "data.targets", "classes");
+    set->classification = !spec_is(spec, "data.targets", "values");
     set->X = dmat_create(grid, set->features, set->samples);
     set->Y = dmat_create(grid, set->outputs, set->samples);
-    draw_samples(set, seed, stream, 0);
+    if (!spec_is(spec, "data.targets", "clusters")) {
+        draw_samples(set, seed, stream, 0);
+        return set;
+    }
+    const struct draw draw = {.seed = seed,
+                              .stream = stream,
+                              .rows = set->features,
+                              .clusters = set->outputs,
+                              .separation = spec_real(spec, "data.separation")};
+    dmat_set(set->X, clustered, &draw);
+    dmat_set(set->Y, in_turn, &draw);
     return set;
 }
 

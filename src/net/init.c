@@ -57,12 +57,33 @@ double init_scale(const struct spec *spec, int l)
     return spec_real_at(spec, "model.init.scale", spec_count(spec, "model.init.scale") == 1 ? 0 : l - 1);
 }
 
+/* Whether layer l is the last one of the input's network, and starts in a way of its own. */
+static bool is_own_head(const struct spec *spec, int l)
+{
+    if (!spec_applies(spec, "model.init.head") || spec_is(spec, "model.init.head", "same")) return false;
+    if (!spec_is(spec, "model.widths", "auto")) return l == spec_count(spec, "model.widths") - 1;
+    return l == spec_int(spec, "model.depth");
+}
+
+static void fill_head(struct dmat *W, const struct spec *spec, uint64_t seed, uint64_t stream)
+{
+    const bool uniform = spec_is(spec, "model.init.head", "uniform");
+    if (uniform)
+        random_fill_uniform(W, seed, stream);
+    else
+        random_fill_normal(W, seed, stream);
+    dmat_scale(W, sqrt(uniform ? 3 : 1) / sqrt((double)W->n));
+}
+
 void init_layer(struct dmat *W, const struct spec *spec, int l, uint64_t stream)
 {
     const uint64_t seed = (uint64_t)spec_int(spec, "run.seed");
-    double scale = init_scale(spec, l);
+    const bool own_head = is_own_head(spec, l);
+    double scale = own_head ? spec_real(spec, "model.init.head_scale") : init_scale(spec, l);
     stream += (uint64_t)l;
-    if (spec_is(spec, "model.init.kind", "orthogonal")) {
+    if (own_head) {
+        fill_head(W, spec, seed, stream);
+    } else if (spec_is(spec, "model.init.kind", "orthogonal")) {
         fill_orthogonal(W, seed, stream);
     } else if (spec_is(spec, "model.init.kind", "householder")) {
         fill_householder(W, spec, stream);

@@ -85,7 +85,6 @@ static void set_trainable(struct model *model, const struct spec *spec, struct p
             model->layer[l - 1].trainable = true;
     }
     const int given = check_count(spec, "model.lr_multiplier", model->depth, problems);
-    if (spec_applies(spec, "model.init.scale")) check_count(spec, "model.init.scale", model->depth, problems);
     for (int l = 0; l < model->depth; l++)
         model->layer[l].lr_multiplier =
             given == 1 || l < given ? spec_real_at(spec, "model.lr_multiplier", given == 1 ? 0 : l) : 1;
@@ -118,18 +117,76 @@ static void set_layers(struct model *model, const struct spec *spec, struct prob
     }
 }
 
-struct model *model_outline(const struct grid *grid, const struct spec *spec, int64_t features, int64_t outputs,
-                            struct problems *problems)
+bool model_is_low_rank(const struct spec *spec)
+{
+    return spec_is(spec, "model.parametrization", "low_rank") && !spec_is(spec, "model.subspace", "none");
+}
+
+/* What a network must be to have a low-rank one in its place, with inner layers of width r. */
+static void check_low_rank(const struct model *full, const struct spec *spec, int64_t r, struct problems *problems)
+{
+    const bool merged = spec_is(spec, "model.factors", "merged");
+    if (full->depth < (merged ? 3 : 2))
+        spec_problem(spec, problems, "model.factors", "%s needs a network of %d layers or more, not %d",
+                     merged ? "merged" : "factored", merged ? 3 : 2, full->depth);
+    if (!merged && (!spec_is(spec, "model.trainable", "all") || spec_count(spec, "model.lr_multiplier") != 1))
+        spec_problem(spec, problems, "model.factors",
+                     "factored has layers of its own: model.trainable: all, and one model.lr_multiplier");
+    if (!spec_is(spec, "model.residual", "none") || spec_bool(spec, "model.bias"))
+        spec_problem(spec, problems, "model.parametrization", "low_rank is for networks without skips and biases");
+    const bool beside =
+        spec_is(spec, "model.subspace", "rotated") || spec_is(spec, "model.subspace", "orthogonal_to_gradient");
+    const int64_t room = beside ? full->width[0] / 2 : full->width[0];
+    if (r > room || (r + 1) / 2 > full->width[1])
+        spec_problem(spec, problems, "model.rank",
+                     "%lld directions of the %lld inputs%s, and half as many of %lld units: too many", (long long)r,
+                     (long long)full->width[0], beside ? ", and as many beside them" : "", (long long)full->width[1]);
+}
+
+/* The widths of the low-rank network in place of the full one's (train/low_rank.h). */
+static void make_narrow(struct model *model, const struct spec *spec, struct problems *problems)
+{
+    const int L = model->depth, depth = spec_is(spec, "model.factors", "merged") ? L : L + 2, before = problems->count;
+    const int64_t r = spec_is(spec, "model.rank", "auto") ? 2 * model->width[L] : spec_int(spec, "model.rank");
+    check_low_rank(model, spec, r, problems);
+    if (problems->count > before) return;
+    int64_t *width = NEW(int64_t, depth + 1);
+    for (int l = 1; l < depth - 1; l++) width[l] = r;
+    width[0] = model->width[0];
+    width[depth - 1] = model->width[L - 1];
+    width[depth] = model->width[L];
+    memory_free(model->width);
+    model->width = width;
+    model->depth = depth;
+}
+
+static struct model *outline(const struct grid *grid, const struct spec *spec, int64_t features, int64_t outputs,
+                             bool narrow, struct problems *problems)
 {
     const int before = problems->count;
     struct model *model = NEW(struct model, 1);
     model->grid = grid;
     model->output_scale = spec_real(spec, "model.output_scale");
     model->depth = model_widths(spec, features, outputs, &model->width, problems);
+    if (model->depth > 0 && spec_applies(spec, "model.init.scale"))
+        check_count(spec, "model.init.scale", model->depth, problems);
+    if (model->depth > 0 && narrow) make_narrow(model, spec, problems);
     model->layer = NEW(struct layer, model->depth);
     if (model->depth > 0) set_layers(model, spec, problems);
     if (problems->count > before) model_destroy(&model);
     return model;
+}
+
+struct model *model_outline(const struct grid *grid, const struct spec *spec, int64_t features, int64_t outputs,
+                            struct problems *problems)
+{
+    return outline(grid, spec, features, outputs, model_is_low_rank(spec), problems);
+}
+
+struct model *model_outline_full(const struct grid *grid, const struct spec *spec, int64_t features, int64_t outputs,
+                                 struct problems *problems)
+{
+    return outline(grid, spec, features, outputs, false, problems);
 }
 
 struct model *model_linear(const struct grid *grid, int depth, const int64_t *width, double output_scale)

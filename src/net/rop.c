@@ -155,8 +155,7 @@ static void through_activation(double scale, const struct dmat *E, const struct 
     for (int64_t i = 0, n = bend ? elements(E) : 0; i < n; i++) bend->local[i] *= scale * E->local[i];
 }
 
-/* E_{l−1} += Σ E_m over the layers m that skip to l − 1; they all stand in R a. */
-static void add_skipped(const struct rop *r, int l)
+void rop_add_skipped(const struct rop *r, int l)
 {
     for (int m = l; m <= r->depth; m++)
         if (r->model->layer[m - 1].skip == l - 1) dmat_axpy(r->pass.Ra[l - 1], 1, r->pass.Ra[m]);
@@ -171,7 +170,7 @@ static void backward(struct rop *r)
         through_activation(r->model->layer[l - 1].scale, pass->Ra[l], pass->slope[l], pass->bend[l], pass->D[l]);
         if (l == lowest) break;
         dmat_gemm('T', 'N', 1, r->model->params->W[l - 1], pass->D[l], 0, pass->Ra[l - 1]);
-        add_skipped(r, l);
+        rop_add_skipped(r, l);
     }
 }
 
@@ -289,7 +288,7 @@ void rop_sweep(struct rop *r, bool ggn, const struct rop_vector *v, const struct
         if (l == lowest) break;
         dmat_gemm('T', 'N', 1, r->model->params->W[l - 1], RD, 0, pass->Ra[l - 1]);
         if (!ggn && v->W[l - 1]) dmat_gemm('T', 'N', 1, v->W[l - 1], pass->D[l], 1, pass->Ra[l - 1]);
-        add_skipped(r, l);
+        rop_add_skipped(r, l);
     }
     memory_free(moved);
 }

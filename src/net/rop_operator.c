@@ -263,6 +263,14 @@ struct linop *rop_operator(struct rop *rop, enum rop_kind kind, struct rop_part 
     return A;
 }
 
+void rop_take(const struct model *model, struct rop_part part, const struct params *params, double *x)
+{
+    const double *from = params->local + (part.layer ? params->start[part.layer - 1] : 0);
+    struct side side = side_create(model, part);
+    for (int k = 0; k < side.nloc; k++) x[k] = from[side.layer ? unit_element(model, &side, k) : k];
+    memory_free(side.layer);
+}
+
 bool rop_defined(const struct loss *loss, const struct dataset *dataset, enum rop_kind kind)
 {
     if (kind != ROP_G && kind != ROP_G_CENTRED) return true;
@@ -281,8 +289,7 @@ void rop_gradient(struct rop *rop, struct params *gradient)
     vector_destroy(&out, rop->model->depth);
 }
 
-/* squares[jl] ← Σ_i A_ij², over the process column. */
-static void column_squares(const struct dmat *A, double *squares)
+void rop_column_squares(const struct dmat *A, double *squares)
 {
     for (int jl = 0; jl < A->nloc; jl++) {
         squares[jl] = 0;
@@ -305,8 +312,8 @@ double rop_trace_g(struct rop *rop)
             const struct layer *layer = &model->layer[l - 1];
             const struct dmat *a = rop->pass.a[l - 1], *D = rop->pass.D[l];
             if (!layer->trainable) continue;
-            if (a) column_squares(a, input);
-            column_squares(D, error);
+            if (a) rop_column_squares(a, input);
+            rop_column_squares(D, error);
             for (int jl = 0; jl < D->nloc; jl++) sum += error[jl] * ((a ? input[jl] : 1) + layer->bias);
         }
     }

@@ -56,4 +56,10 @@ void rop_combine(struct rop *rop, const double *share, const struct rop_vector *
 void rop_loss_curvature(const struct loss *loss, const struct dataset *set, int64_t j0, const struct dmat *F,
                         struct dmat *R);
 
+/* Local. E_{l−1} += Σ E_m over the layers m that skip to l − 1; they all stand in R a. */
+void rop_add_skipped(const struct rop *rop, int l);
+
+/* Collective on the process column. squares[jl] ← Σ_i A_ij² of the local columns. */
+void rop_column_squares(const struct dmat *A, double *squares);
+
 #endif

@@ -30,8 +30,8 @@ struct collapse {
     double factor;         /* from layer to layer, by theory; NaN where it has none */
     double *compression;   /* [L] of the last measurement, owned */
     double loss;           /* of the same */
-    int q_compression, q_theory, q_fit, q_discrimination, q_nc1, q_equinorm, q_equiangular, q_nc3, q_nc4, q_balance,
-        q_middle, q_solution; /* in the record */
+    int q_compression, q_theory, q_fit, q_discrimination, q_nc1, q_equinorm, q_equiangular, q_quotient, q_norm_cv,
+        q_simplex, q_nc3, q_dual, q_nc4, q_agreement, q_balance, q_middle, q_solution; /* in the record */
 };
 
 /* ---------------------------------------------------------------- what theory says */
@@ -175,6 +175,27 @@ static void declare_layers(struct collapse *s, struct record_group *g)
                  "mean_(k != k') |cos(mu_k - mu, mu_k' - mu) + 1/(K - 1)|", neural_collapse);
 }
 
+static void declare_head(struct collapse *s, struct record_group *g)
+{
+    s->q_quotient = quantity(g, "nc1_quotient", NULL, "NC1 of the last features as a quotient of traces",
+                             "K Tr Sigma_W / |M|_F^2, M = [mu_k - mean of the mu_k]", neural_collapse);
+    s->q_norm_cv = quantity(g, "nc2_norm_cv", NULL, "NC2 of the last features: spread of the norms of their means",
+                            "std / mean of the norms of the columns of M", neural_collapse);
+    s->q_simplex = quantity(g, "nc2_etf", NULL, "NC2 of the last features: distance of their means from a simplex",
+                            "|M^T M/|M^T M|_F - E|_F, E = (I - 11^T/K)/sqrt(K - 1)", neural_collapse);
+    s->q_nc3 =
+        quantity(g, "nc3", NULL, "NC3: distance of the last layer and the class means that enter it from a simplex",
+                 "|W_L M/|W_L M|_F - E|_F", neural_collapse);
+    s->q_dual = quantity(g, "nc3_dual", NULL, "NC3: distance of the last layer from the class means that enter it",
+                         "|W_L^T/|W_L|_F - M/|M|_F|_F", neural_collapse);
+    s->q_nc4 = quantity(g, "nc4", NULL, "NC4: samples whose nearest class mean is not the class of the output",
+                        "share of the training samples; nearest among the features that enter the last layer",
+                        neural_collapse);
+    s->q_agreement =
+        quantity(g, "nc4_agreement", NULL, "NC4: samples whose nearest class mean is the class of the output",
+                 "1 - nc4", neural_collapse);
+}
+
 static void declare(struct collapse *s, struct probe *probe, struct record *record)
 {
     struct record_group *g = probe->group =
@@ -189,11 +210,7 @@ static void declare(struct collapse *s, struct probe *probe, struct record *reco
                      "features of layer l = index - 1: 1 is the input, L enters the last layer");
     record_dimension(g, "coefficient", 2, "1 slope, 2 intercept");
     declare_layers(s, g);
-    s->q_nc3 = quantity(g, "nc3", NULL, "NC3: distance of the last layer from the class means that enter it",
-                        "|W_L^T/|W_L|_F - M/|M|_F|_F, M = [mu_k - mu]", neural_collapse);
-    s->q_nc4 = quantity(g, "nc4", NULL, "NC4: samples whose nearest class mean is not the class of the output",
-                        "share of the training samples; nearest among the features that enter the last layer",
-                        neural_collapse);
+    declare_head(s, g);
     if (s->depth > 1) {
         record_dimension(g, "interface", s->depth - 1, "between layers l and l + 1");
         s->q_balance = quantity(g, "balancedness", "interface", "distance of neighbouring layers from balance",
@@ -321,8 +338,13 @@ static void put_features(const struct probe *probe, struct collapse *s, const st
         record_put_at(g, s->q_equiangular, l, layer[l].equiangular);
         if (!isnan(s->factor)) record_put_at(g, s->q_theory, l, theory_of(s, l));
     }
-    record_put_at(g, s->q_nc3, 0, head.self_duality);
+    record_put_at(g, s->q_quotient, 0, head.quotient);
+    record_put_at(g, s->q_norm_cv, 0, head.norm_cv);
+    record_put_at(g, s->q_simplex, 0, head.simplex);
+    record_put_at(g, s->q_nc3, 0, head.head_simplex);
+    record_put_at(g, s->q_dual, 0, head.self_duality);
     record_put_at(g, s->q_nc4, 0, head.disagreement);
+    record_put_at(g, s->q_agreement, 0, 1 - head.disagreement);
     put_fit(probe, s);
     memory_free(layer);
 }
@@ -437,9 +459,10 @@ static void summary(const struct probe *probe, const struct record *record)
         log_say("    features of layer %d: compression %.4g, discrimination %.4g, NC1 %.4g", l,
                 record_last(record, name, "compression", l), record_last(record, name, "discrimination", l),
                 record_last(record, name, "nc1", l));
-    log_say("    the last ones: NC2 %.3g (norms) and %.3g (angles), NC3 %.3g, NC4 %.3g",
+    log_say("    the last ones: NC2 %.3g (norms) and %.3g (angles), NC3 %.3g (simplex) and %.3g (dual), NC4 %.3g",
             record_last(record, name, "nc2_equinorm", last), record_last(record, name, "nc2_equiangular", last),
-            record_last(record, name, "nc3", 0), record_last(record, name, "nc4", 0));
+            record_last(record, name, "nc3", 0), record_last(record, name, "nc3_dual", 0),
+            record_last(record, name, "nc4", 0));
     const double slope = record_last(record, name, "compression_fit", 0);
     if (isfinite(slope)) log_say("    compression falls by a factor %.4g a layer", exp(slope));
 }

@@ -320,17 +320,17 @@ static struct collapse_layer numbers_of(const struct means *s, int64_t samples)
     return r;
 }
 
-static double self_duality_of(const struct means *s, const struct dmat *W)
+static struct collapse_head head_of(const struct means *s, const struct dmat *W, int64_t samples)
 {
-    const double size = dmat_norm(W), spread = dmat_norm(s->centred);
-    if (!(size > 0) || s->rank == 0) return NAN;
-    struct dmat *T = dmat_create(W->grid, W->n, W->m);
-    dmat_transpose(W, T);
-    dmat_scale(T, 1 / size);
-    dmat_axpy(T, -1 / spread, s->centred);
-    const double distance = dmat_norm(T);
-    dmat_destroy(&T);
-    return finite_or_nan(distance);
+    const int64_t K = s->mean->n;
+    double *equal = NEW(double, K);
+    struct dmat *M = dmat_create(s->mean->grid, s->mean->m, K);
+    for (int64_t k = 0; k < K; k++) equal[k] = 1 / (double)K;
+    centre(s->mean, equal, M);
+    const struct collapse_head head = collapse_head_of(M, W, s->sum[0] / (double)samples, s->rank > 0);
+    dmat_destroy(&M);
+    memory_free(equal);
+    return head;
 }
 
 static void free_work(struct work *w)
@@ -365,7 +365,7 @@ void collapse_features(const struct moment *moment, const double *count, struct 
         layer[l] = numbers_of(&w.layer[l], train->samples);
     }
     grid_sum(model->grid, &w.disagreeing, 1);
+    *head = head_of(last, model->params->W[L - 1], train->samples);
     head->disagreement = isfinite(last->zero) ? w.disagreeing / (double)train->samples : NAN;
-    head->self_duality = self_duality_of(last, model->params->W[L - 1]);
     free_work(&w);
 }

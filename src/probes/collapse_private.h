@@ -5,6 +5,7 @@
 #include "net/dataset.h"
 #include "probes/probe.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* How far the features a_l of a layer have collapsed onto their class means. With the means μ_k of the K classes, μ of
@@ -18,9 +19,14 @@ struct collapse_layer {
     double equiangular; /* mean over pairs of |cos(μ_k − μ, μ_k' − μ) + 1/(K − 1)|; NaN if a μ_k − μ is zero */
 };
 
-/* How the last layer stands to the features before it. */
+/* The last features and the last layer. M = [μ_k − mean of the μ_k] (the same μ as above where classes are of equal
+ * size), E = (I − 11ᵀ/K)/√(K − 1); NaN unless M spans K − 1 dimensions. */
 struct collapse_head {
-    double self_duality; /* ‖W_Lᵀ/‖W_L‖_F − M/‖M‖_F‖_F, M the matrix of the μ_k − μ; NaN if one of them is zero */
+    double quotient;     /* Tr Σ_W / (‖M‖_F²/K) */
+    double norm_cv;      /* standard deviation / mean of the norms of M's columns */
+    double simplex;      /* ‖MᵀM/‖MᵀM‖_F − E‖_F */
+    double head_simplex; /* ‖WM/‖WM‖_F − E‖_F */
+    double self_duality; /* ‖W_Lᵀ/‖W_L‖_F − M/‖M‖_F‖_F */
     double disagreement; /* share of samples whose nearest class mean is not the class that the network says */
 };
 
@@ -32,5 +38,9 @@ void collapse_count(const struct dmat *Y, double *count);
  * matrix n_l × K a layer. Every class has a sample. */
 void collapse_features(const struct moment *moment, const double *count, struct collapse_layer *layer,
                        struct collapse_head *head);
+
+/* Collective on the grid. All of these but the disagreement, from M (n × K), the last layer W and Tr Σ_W; NaN unless
+ * `defined`. */
+struct collapse_head collapse_head_of(const struct dmat *centred, const struct dmat *W, double within, bool defined);
 
 #endif

@@ -7,9 +7,11 @@
 
 /* All kinds of probe. To add one: write src/probes/NAME.c with its table, list it here, add its keys to parameters.c.
  */
-extern const struct probe_kind probe_spectrum, probe_subspace, probe_invariant, probe_collapse, probe_mixture;
-static const struct probe_kind *const kinds[] = {&probe_spectrum, &probe_subspace, &probe_invariant, &probe_collapse,
-                                                 &probe_mixture};
+extern const struct probe_kind probe_spectrum, probe_subspace, probe_invariant, probe_collapse, probe_mixture,
+    probe_curvature, probe_blocks, probe_density, probe_classes;
+static const struct probe_kind *const kinds[] = {&probe_spectrum, &probe_subspace, &probe_invariant,
+                                                 &probe_collapse, &probe_mixture,  &probe_curvature,
+                                                 &probe_blocks,   &probe_density,  &probe_classes};
 
 static const char *const of_words[] = {"weights", "gradient", "update", "product"};
 
@@ -66,7 +68,7 @@ static const struct probe_kind *kind_called(const char *name)
     bug("no probe is called '%s'", name);
 }
 
-/* The group in metrics.h5: the given name, or the kind and what it is of. */
+/* The group in metrics.h5: the given name, or the kind and what it is of, unless that is the usual thing. */
 static char *group_name(const struct spec *spec, const char *key)
 {
     char path[128];
@@ -75,7 +77,8 @@ static char *group_name(const struct spec *spec, const char *key)
     snprintf(path, sizeof path, "%s.kind", key);
     const char *kind = spec_text(spec, path);
     snprintf(path, sizeof path, "%s.of", key);
-    if (!spec_applies(spec, path) || spec_is(spec, path, "weights")) return memory_text("%s", kind);
+    if (!spec_applies(spec, path) || spec_is(spec, path, "weights") || spec_is(spec, path, "train"))
+        return memory_text("%s", kind);
     return memory_text("%s_%s", kind, spec_text(spec, path));
 }
 
@@ -116,6 +119,8 @@ struct probes *probes_create(const struct setting *setting, struct record *recor
         probe->seed = (uint64_t)spec_int(spec, "run.seed");
         snprintf(path, sizeof path, "%s.every", key);
         probe->every = spec_int(spec, path);
+        snprintf(path, sizeof path, "%s.start", key);
+        probe->start = spec_int(spec, path);
         probe->kind->create(probe, setting, record, problems);
     }
     if (!problems_none(problems, setting->model->grid->comm)) probes_destroy(&probes);
@@ -138,7 +143,7 @@ void probes_destroy(struct probes **probes)
 
 bool probe_due(const struct probe *probe, int64_t step, bool last)
 {
-    return last || step % probe->every == 0;
+    return last || (step >= probe->start && (step - probe->start) % probe->every == 0);
 }
 
 bool probes_need_previous(const struct probes *probes, int64_t step, bool last)

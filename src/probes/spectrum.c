@@ -1,6 +1,7 @@
 /* spectrum: singular values of weights, gradients, updates or the end-to-end product, and the ranks that follow. */
 #include "base/log.h"
 #include "base/memory.h"
+#include "dist/basis.h"
 #include "dist/factor.h"
 #include "dist/krylov.h"
 #include "dist/random.h"
@@ -23,11 +24,59 @@ struct spectrum {
     int64_t max_products;
     struct triplets **triplets; /* [count] of the last measurement (not for full), owned; NULL before the first */
     double *sigma;              /* [count × width], owned */
-    int q_value, q_residual, q_converged, q_products, q_norm, q_stable, q_effective, q_numerical; /* in the record */
+    int q_value, q_residual, q_converged, q_products, q_norm, q_stable, q_effective, q_share, q_numerical, q_count,
+        q_alignment; /* in the record */
 };
 
 /* Where the trailing values begin to matter: smallest number of values that carry this share of their sum. */
-static const double NUMERICAL_RANK_SHARE = 0.95;
+static const double NUMERICAL_RANK_SHARE = 0.95, COUNT_SHARE = 0.9;
+
+/* Neighbouring layers are compared by so many leading vectors. */
+enum { ALIGNED = 10 };
+
+static const char yunis[] = "Yunis et al., arXiv 2408.11804";
+
+static void declare_shares(struct spectrum *s, struct record_group *g)
+{
+    s->q_share = record_quantity(g, &(struct quantity){.name = "effective_rank_share",
+                                                       .units = "1",
+                                                       .long_name = "effective rank over the largest possible",
+                                                       .formula = "effective_rank / min(m, n)",
+                                                       .reference = yunis,
+                                                       .dims = {"layer"}});
+    s->q_count = record_quantity(
+        g,
+        &(struct quantity){
+            .name = "sv_count",
+            .units = "1",
+            .long_name = "singular values that carry nine tenths of their sum",
+            .formula =
+                "smallest k with sum_{i<=k} sigma_i > 0.9 sum_i sigma_i; NaN unless all singular values are measured",
+            .reference = yunis,
+            .dims = {"layer"}});
+}
+
+/* Whether neighbouring layers have their leading vectors compared. */
+static bool aligns(const struct spectrum *s)
+{
+    return s->of == PROBE_OF_WEIGHTS && !s->full && s->count > 1;
+}
+
+static void declare_alignment(struct spectrum *s, struct record_group *g)
+{
+    record_dimension(g, "interface", s->count - 1, "between layers l and l + 1");
+    s->q_alignment = record_quantity(
+        g,
+        &(struct quantity){
+            .name = "layer_alignment",
+            .units = "1",
+            .long_name = "alignment of the leading singular vectors of neighbouring layers; of random ones about "
+                         "sqrt(2/(pi n)); single entries mean nothing where singular values are equal",
+            .formula = "mean of |<v_i(W_(l+1)), u_i(W_l)>| over the first 10 i, or all if there are fewer; NaN unless "
+                       "so many are measured",
+            .reference = yunis,
+            .dims = {"interface"}});
+}
 
 static void declare(struct spectrum *s, struct probe *probe, struct record *record)
 {
@@ -76,7 +125,9 @@ static void declare(struct spectrum *s, struct probe *probe, struct record *reco
                 "smallest k with sum_{i<=k} sigma_i >= 0.95 sum_i sigma_i; NaN unless all singular values are measured",
             .reference = "arXiv 2306.01154",
             .dims = {"layer"}});
+    declare_shares(s, g);
     if (s->full) return;
+    if (aligns(s)) declare_alignment(s, g);
     s->q_residual =
         record_quantity(g, &(struct quantity){.name = "residual",
                                               .units = "1",
@@ -165,15 +216,18 @@ static void put_ranks(const struct probe *probe, const struct spectrum *s, int k
     record_put_at(probe->group, s->q_stable, k, norm * norm / (sigma[0] * sigma[0]));
     if (s->rank[k] < s->least[k]) return;
     double sum = 0, entropy = 0, part = 0;
-    int rank = 0;
+    int rank = 0, count = 0;
     for (int i = 0; i < s->rank[k]; i++) sum += sigma[i];
     for (int i = 0; i < s->rank[k]; i++) {
         const double p = sigma[i] / sum;
         if (p > 0) entropy -= p * log(p);
         if (part < NUMERICAL_RANK_SHARE * sum) rank++;
+        if (part <= COUNT_SHARE * sum) count++;
         part += sigma[i];
     }
     record_put_at(probe->group, s->q_effective, k, exp(entropy));
+    record_put_at(probe->group, s->q_share, k, exp(entropy) / (double)s->least[k]);
+    record_put_at(probe->group, s->q_count, k, isfinite(sum) ? count : NAN);
     record_put_at(probe->group, s->q_numerical, k, isfinite(sum) ? rank : NAN);
 }
 
@@ -222,6 +276,22 @@ static void measure_layers(struct probe *probe, const struct moment *moment)
     memory_free(A);
 }
 
+/* Between matrices k and k + 1; NaN if the vectors are not there. */
+static double alignment_of(const struct spectrum *s, MPI_Comm comm, int k)
+{
+    const struct triplets *below = s->triplets[k], *above = s->triplets[k + 1];
+    const int64_t most = s->least[k] < s->least[k + 1] ? s->least[k] : s->least[k + 1];
+    const int count = most < ALIGNED ? to_int(most) : ALIGNED;
+    if (below->converged < count || above->converged < count) return NAN;
+    const struct basis U = {comm, below->m, count, below->mloc, below->left, below->row};
+    const struct basis V = {comm, above->n, count, above->nloc, above->right, above->col};
+    double *overlap = NEW(double, count *count), sum = 0;
+    basis_overlap(&U, &V, overlap);
+    for (int i = 0; i < count; i++) sum += fabs(overlap[i + i * count]) / count;
+    memory_free(overlap);
+    return sum;
+}
+
 static void measure(struct probe *probe, const struct moment *moment, struct record *record)
 {
     const struct spectrum *s = probe->state;
@@ -230,6 +300,8 @@ static void measure(struct probe *probe, const struct moment *moment, struct rec
         measure_product(probe, moment);
     else
         measure_layers(probe, moment);
+    for (int k = 0; aligns(s) && k + 1 < s->count; k++)
+        record_put_at(probe->group, s->q_alignment, k, alignment_of(s, moment->model->grid->comm, k));
     put_values(probe, s);
 }
 

@@ -13,8 +13,7 @@ static const double SAME_DIRECTION = 1e-8; /* singular values of B below this: d
 
 /* ---------------------------------------------------------------- the subspaces */
 
-/* The first `count` of distributed vectors as the columns first … of A: they are few, every rank gets them whole. */
-static void put_columns(struct dmat *A, int first, int count, const double *vectors, int mloc, const int64_t *global)
+void parsimony_put_columns(struct dmat *A, int first, int count, const double *vectors, int mloc, const int64_t *global)
 {
     double *whole = NEW(double, A->m *count);
     for (int k = 0; k < count; k++)
@@ -41,8 +40,8 @@ bool parsimony_leading(const struct dmat *A, int rank, uint64_t seed, struct dma
         problems_add(problems, EXIT_ENVIRONMENT,
                      "the %d leading singular vectors for the invariant subspace did not converge: is the rank right?",
                      rank);
-    put_columns(left, 0, rank, T->left, T->mloc, T->row);
-    put_columns(right, 0, rank, T->right, T->nloc, T->col);
+    parsimony_put_columns(left, 0, rank, T->left, T->mloc, T->row);
+    parsimony_put_columns(right, 0, rank, T->right, T->nloc, T->col);
     triplets_destroy(&T);
     linop_destroy(&L);
     return ok;
@@ -86,7 +85,7 @@ static struct dmat *stack_rows(const struct dmat *A, const struct dmat *B)
             for (int il = 0; dmat_col(from, jl) == jg && il < from->mloc; il++)
                 column[dmat_row(from, il)] = from->local[il + (int64_t)jl * from->lld];
         grid_sum(A->grid, column, to_int(A->m));
-        put_columns(both, to_int(j), 1, column, A->grid->rank == 0 ? to_int(A->m) : 0, index);
+        parsimony_put_columns(both, to_int(j), 1, column, A->grid->rank == 0 ? to_int(A->m) : 0, index);
     }
     dmat_transpose(both, rows);
     memory_free(index);

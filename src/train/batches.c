@@ -16,7 +16,8 @@ struct batches {
     double scale;                /* of fresh inputs: data.scale */
     struct mixture *mixture;     /* that fresh samples are of; owned, NULL: they are like data.kind: gaussian */
     bool online;                 /* a batch is of fresh samples, not of the training set's */
-    int64_t *permutation;        /* [N] of `epoch`, owned; NULL without use */
+    bool sequential;             /* batches have the samples in their order, over and over */
+    int64_t *permutation;        /* [N] of `epoch`, or the batch's columns; owned; NULL without use */
     int64_t epoch;               /* −1: none yet */
     uint64_t seed;
 };
@@ -35,6 +36,9 @@ static void check_online(const struct spec *spec, struct problems *problems)
                      spec_text(spec, "data.kind"));
         return;
     }
+    if (spec_is(spec, "data.targets", "clusters"))
+        spec_problem(spec, problems, "data.targets",
+                     "fresh samples (train.online) know no clusters: take data.kind: gaussian_mixture");
     if (spec_bool(spec, "data.centre"))
         spec_problem(spec, problems, "data.centre", "fresh samples (train.online) are used as drawn, not centred");
     if (spec_bool(spec, "data.whiten"))
@@ -52,6 +56,14 @@ static void check_sensing(const struct spec *spec, struct problems *problems)
                      "data.kind: matrix_sensing measures the whole output at once: leave it to `all`");
 }
 
+static void check_order(const struct spec *spec, struct problems *problems)
+{
+    if (!spec_is(spec, "train.order", "sequential")) return;
+    if (spec_is(spec, "train.batch", "full") || spec_bool(spec, "train.online"))
+        spec_problem(spec, problems, "train.order", "sequential is an order of batches of the training set: %s",
+                     spec_bool(spec, "train.online") ? "take train.online: false" : "give their size, train.batch");
+}
+
 static void check(int64_t samples, const struct spec *spec, struct problems *problems)
 {
     const bool full = spec_is(spec, "train.batch", "full");
@@ -61,6 +73,7 @@ static void check(int64_t samples, const struct spec *spec, struct problems *pro
         spec_problem(spec, problems, "train.batch",
                      "missing: sgd needs a batch size (the full batch is train.optimizer: gd)");
     if (spec_is(spec, "data.kind", "matrix_sensing")) check_sensing(spec, problems);
+    check_order(spec, problems);
     if (spec_bool(spec, "train.online"))
         check_online(spec, problems);
     else if (!full && spec_int(spec, "train.batch") > samples)
@@ -112,6 +125,7 @@ struct batches *batches_create(const struct dataset *train, const struct model *
     b->epoch = -1;
     b->seed = (uint64_t)spec_int(spec, "run.seed");
     b->online = spec_bool(spec, "train.online");
+    b->sequential = spec_is(spec, "train.order", "sequential");
     b->scale = b->online && spec_applies(spec, "data.scale") ? spec_real(spec, "data.scale") : 1;
     b->mixture = b->online && mixture_is(spec) ? mixture_of(spec) : NULL;
     if (!spec_is(spec, "train.batch", "full")) {
@@ -148,13 +162,21 @@ void batches_destroy(struct batches **batches)
 }
 
 /* The columns of the training set that the step sees. */
+static const int64_t *columns_of(struct batches *b, int64_t step)
+{
+    const int64_t size = b->batch->samples, N = b->train->samples, per_epoch = N / size, epoch = step / per_epoch;
+    if (b->sequential) {
+        for (int64_t j = 0; j < size; j++) b->permutation[j] = (step * size + j) % N;
+        return b->permutation;
+    }
+    if (epoch != b->epoch) random_permutation(N, b->permutation, b->seed, RANDOM_BATCHES, (uint64_t)epoch);
+    b->epoch = epoch;
+    return b->permutation + step % per_epoch * size;
+}
+
 static void take_batch(struct batches *b, int64_t step)
 {
-    const int64_t size = b->batch->samples, per_epoch = b->train->samples / size, epoch = step / per_epoch;
-    if (epoch != b->epoch)
-        random_permutation(b->train->samples, b->permutation, b->seed, RANDOM_BATCHES, (uint64_t)epoch);
-    b->epoch = epoch;
-    const int64_t *columns = b->permutation + step % per_epoch * size;
+    const int64_t *columns = columns_of(b, step);
     dmat_take_columns(b->identity ? b->identity : b->train->X, columns, b->batch->X);
     dmat_take_columns(b->train->Y, columns, b->batch->Y);
     if (!b->train->M) return;

@@ -121,10 +121,13 @@ static void measure(struct trainer *t, bool last)
     const double since = timer_now();
     const struct moment moment = {.step = t->step,
                                   .time = t->time,
+                                  .lr = schedule_rate(t->spec, t->step),
                                   .loss = t->loss,
                                   .model = t->model,
                                   .gradient = t->gradient,
                                   .train = t->data->train,
+                                  .test = t->data->test,
+                                  .batch = batches_full(t->batches) ? t->data->train : t->batch,
                                   .backprop = t->backprop,
                                   .previous = t->has_previous ? t->previous : NULL};
     probes_measure(t->probes, &moment, last, t->record);
@@ -233,6 +236,7 @@ static void say_end(const struct trainer *t, const struct rundir *rundir)
     if (t->probes->count) log_say("measured:");
     probes_summary(t->probes, t->record);
     twins_summary(t->twins);
+    if (t->project) project_summary(t->project);
     if (t->reduction) reduction_summary(t->reduction);
     record_say_checks(t->record);
     log_say("time: %.1f s in all", timer_now() - t->started);

@@ -45,6 +45,7 @@ static void archive_state(struct archive *archive, void *context, struct problem
     if (t->has_previous) params_archive(t->previous, "previous", archive);
     optimizer_archive(t->optimizer, archive);
     probes_archive(t->probes, t->model, archive);
+    if (t->project) project_archive(t->project, archive);
     twins_archive(t->twins, archive);
     if (t->reduction) reduction_archive(t->reduction, t->data->train, archive);
     record_archive(t->record, archive);

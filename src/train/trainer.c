@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/timer.h"
+#include "train/low_rank.h"
 #include "train/schedule.h"
 
 #include "trainer_private.h"
@@ -16,7 +17,7 @@ static void take_gradient(struct trainer *t)
 {
     const double since = timer_now();
     double sums[2 + RESTART_WISHES] = {0};
-    const struct dataset *batch = batches_at(t->batches, t->step);
+    const struct dataset *batch = t->batch = batches_at(t->batches, t->step);
     sums[0] = backprop_gradient(t->backprop, t->model, batch, t->gradient);
     for (int64_t i = 0; i < t->gradient->size; i++) sums[1] += t->gradient->local[i] * t->gradient->local[i];
     restart_look(t, sums + 2);
@@ -37,6 +38,7 @@ static void update(struct trainer *t)
         if (!t->previous) t->previous = params_create(t->model);
         memcpy(t->previous->local, t->model->params->local, (size_t)t->previous->size * sizeof(double));
     }
+    if (t->project) project_apply(t->project, t->gradient);
     optimizer_step(t->optimizer, t->model, t->gradient, lr);
     probes_advance(t->probes, lr);
     if (t->reduction) reduction_advance(t->reduction, lr);
@@ -71,6 +73,7 @@ int trainer_run(struct trainer *t, const struct rundir *rundir, struct problems 
             problems_add(problems, EXIT_DIVERGED,
                          "diverged: the loss is %g and the gradient norm %g at step %lld; try a smaller train.lr",
                          fabs(t->loss), fabs(t->norm), (long long)t->step);
+        if (t->project && !diverged) project_look(t->project, t->model, t->gradient, t->step, t->time);
         observe_step(t, rundir, last, problems);
         if (last) {
             t->stop = false; /* it has come to its end by itself */
@@ -110,7 +113,10 @@ static bool make_network(struct trainer *t, struct problems *problems)
     }
     t->data = data_create(t->grid, t->spec, problems);
     if (!t->data) return false;
-    t->model = model_create(t->grid, t->spec, t->data->train->features, t->data->train->outputs, problems);
+    if (model_is_low_rank(t->spec))
+        t->model = low_rank_create(t->grid, t->spec, t->data->train, &t->loss_kind, problems);
+    else
+        t->model = model_create(t->grid, t->spec, t->data->train->features, t->data->train->outputs, problems);
     return t->model != NULL;
 }
 
@@ -121,9 +127,10 @@ static bool prepare(struct trainer *t, struct problems *problems)
     t->record = record_create(t->grid->rank == 0);
     observe_prepare(t);
     restart_prepare(t);
-    const struct setting setting = {t->spec, t->model, t->data->train, &t->loss_kind};
+    const struct setting setting = {t->spec, t->model, t->data->train, &t->loss_kind, t->data->test};
     t->probes = probes_create(&setting, t->record, problems);
-    if (!t->batches || !t->probes) return false;
+    if (project_wanted(t->spec)) t->project = project_create(&setting, t->record, problems);
+    if (!t->batches || !t->probes || (project_wanted(t->spec) && !t->project)) return false;
     t->optimizer = optimizer_create(t->model, t->spec);
     t->gradient = params_create(t->model);
     t->backprop = backprop_create(t->model, &t->loss_kind, batches_columns(t->batches), chunk(t->spec));
@@ -151,6 +158,7 @@ void trainer_destroy(struct trainer **trainer)
     struct trainer *t = *trainer;
     if (!t) return;
     twins_destroy(&t->twins);
+    project_destroy(&t->project);
     backprop_destroy(&t->backprop);
     params_destroy(&t->previous);
     params_destroy(&t->gradient);

@@ -10,6 +10,7 @@
 #include "train/batches.h"
 #include "train/optimizer.h"
 #include "train/parts.h"
+#include "train/project.h"
 #include "train/reduction.h"
 #include "train/trainer.h"
 #include "train/twin.h"
@@ -23,9 +24,11 @@ struct trainer {
     struct model *model;         /* owned */
     struct reduction *reduction; /* model and data stand for larger ones; owned, or NULL */
     struct backprop *backprop;   /* owned */
+    const struct dataset *batch; /* of the current step; borrowed */
     struct params *gradient;     /* at the current step; owned */
     struct params *previous;     /* parameters one update ago, kept only when a probe wants them; owned, or NULL */
     struct optimizer *optimizer; /* owned */
+    struct project *project;     /* only a part of the gradient is followed; owned, or NULL */
     struct probes *probes;       /* owned */
     struct twins *twins;         /* owned */
     struct record *record;       /* owned */

@@ -150,6 +150,41 @@ def invariant(bench, study):
               demanded="< 2")
 
 
+def hessian(bench):
+    """Hessian products and eigenpairs beside PyTorch with SciPy, on the same weights."""
+    for width, demanded, power in ((256, 1.4, True), (1024, 2.5, False)):
+        study = f"Hessian of 784-{width}-{width}-10, 2000 images, 10 pairs at 1e-8"
+        say(f"{study} …")
+        run = bench.scratch / f"hessian-{width}"
+        bench.ours("eigentrain", "run", HERE / "hessian.yaml", "--set", f"model.widths=[784, {width}, {width}, 10]", "--out", run,
+                   "--quiet")
+        start = run / "snapshots" / "step_000000100.h5"
+        ours = json.loads(bench.ours("bench_hessian", width, start))
+        peer = bench.peer("peer_hessian.py", start, 10, 1e-8, *(["power"] if power else []))
+        hessian_rows(bench, study, ours, peer, demanded)
+
+
+def hessian_rows(bench, study, ours, peer, demanded):
+    bench.row(study, "seconds of a product, beside a gradient", ours["product_seconds"], limit=ours["gradient_seconds"],
+              ratio=ours["product_seconds"] / ours["gradient_seconds"], demanded="<= 1.9")
+    bench.row(study, "products of a solve tracked through 10 snapshots, beside cold ones", ours["tracked_products"],
+              limit=ours["cold_products"], ratio=ours["cold_products"] / ours["tracked_products"], demanded=">= 2.0")
+    vectors = (ours["basis"] + 4) * ours["vector_bytes"]
+    bench.row(study, "MiB a rank of a solve, beside (basis + 4) vectors", ours["solve_bytes"] / 2**20, limit=vectors / 2**20,
+              ratio=ours["solve_bytes"] / vectors, demanded="<= 1.2")
+    if not peer:
+        return
+    assert abs(ours["lambda_10"] - peer["lambda_10"]) < 1e-6 * ours["lambda_1"], (ours, peer)
+    bench.row(study, f"seconds of a product, beside PyTorch's double backward ({peer['kernel']})", ours["product_seconds"],
+              peer=peer["product_seconds"], ratio=peer["product_seconds"] / ours["product_seconds"], demanded=">= 1.0")
+    bench.row(study, f"seconds of a solve beside SciPy eigsh ({ours['products']} products against {peer['products']})",
+              ours["solve_seconds"], peer=peer["solve_seconds"], ratio=peer["solve_seconds"] / ours["solve_seconds"],
+              demanded=f">= {demanded}")
+    if "power_seconds" in peer:
+        bench.row(study, f"the same beside power iteration at 1e-3 ({peer['power_products']} products)", ours["solve_seconds"],
+                  peer=peer["power_seconds"], ratio=peer["power_seconds"] / ours["solve_seconds"], demanded=">= 4.0")
+
+
 def predicted(bench, ranks, *arguments):
     """Seconds and MiB that `plan` says."""
     text = bench.ours("eigentrain", "plan", *arguments, ranks=ranks)
@@ -190,7 +225,7 @@ def table(rows):
         print("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip())
 
 
-STUDIES = {"step": training_steps, "svd": singular_values, "twins": twins, "plan": plan}
+STUDIES = {"step": training_steps, "svd": singular_values, "twins": twins, "hessian": hessian, "plan": plan}
 
 
 def main():
