@@ -173,10 +173,10 @@ def blocks(layers):
             *[((last, 0), (first, 0)), ((last, 1), (first, 3))][:2 * (first != last)], ((first, 1), (first, 2))]
 
 
-def keys_of(matrix, row, column):
-    """The others have no negative eigenvalues, but a null space of many dimensions: nobody asks for their smallest ones."""
+def keys_of(row, column):
+    """At both ends: those without negative eigenvalues have a null space of many dimensions."""
     if row == (0, 0):
-        return {"which": "both" if matrix == "hessian" else "largest", "rank": 4}
+        return {"which": "both", "rank": 4}
     keys = {"block": row[0] if row[0] == column[0] else f"[{row[0]}, {column[0]}]", "rank": 2}
     if row[1]:
         keys["unit"] = row[1] if row[1] == column[1] else f"[{row[1]}, {column[1]}]"
@@ -195,7 +195,7 @@ def test_against_dense_matrices(run, tmp_path, name):
     text, case = network(tmp_path, name)
     layers, bias = case[1], case[2].b is not None
     wanted = {f"{matrix}_{i}": (matrix, *parts) for matrix in MATRICES for i, parts in enumerate(blocks(layers))}
-    probes = [probe(group, operator=matrix, **keys_of(matrix, row, column)) for group, (matrix, row, column) in wanted.items()]
+    probes = [probe(group, operator=matrix, **keys_of(row, column)) for group, (matrix, row, column) in wanted.items()]
     found = series(check(run("\n".join([text + "probes:", *probes, ""]))))
     dense = {matrix: of(*case) for matrix, of in MATRICES.items()}
     trained = np.repeat([layer.trainable for layer in layers], [layer.n_out * (layer.n_in + bias) for layer in layers])

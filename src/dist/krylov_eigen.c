@@ -22,13 +22,16 @@ struct solve {
     int found;      /* pairs in E so far, descending */
     double *x;      /* [nloc] work vector; owned */
     double largest; /* largest |θ| that was seen */
+    double bound;   /* what could be, after an undecided look */
+    double beyond;  /* the next θ after those of a full set, where a round has found it; else NaN */
     int64_t products;
     int basis, held, seen; /* vectors asked for in this round; of them converged before this cycle, and tested in it */
     bool exhausted;        /* the Krylov space of this round had fewer vectors than that */
 };
 
-/* Steps of the look for what was missed, and of one that goes on where the last solve's look ended. */
-enum { CHECK_STEPS = 10, TRACK_STEPS = 4 };
+/* Steps of the look for what was missed, and of one that goes on where the last solve's look ended; how often it goes
+ * on before the next pair is solved for. */
+enum { CHECK_STEPS = 10, TRACK_STEPS = 4, LOOKS = 3 };
 
 /* What Krylov–Schur keeps of its vectors at a restart. It tests for convergence at restarts only: with more kept it
  * loses less there, and stops sooner. */
@@ -193,6 +196,12 @@ static bool insert(struct solve *s, double theta, double *v)
     return true;
 }
 
+/* A value above this belongs among the k largest. */
+static double missed_above(const struct solve *s)
+{
+    return s->E->lambda[s->E->rank - 1] + s->options->tolerance * s->largest;
+}
+
 /* Takes what a round has found; returns how many new pairs that are. */
 static int collect(struct solve *s, EPS eps, int wanted)
 {
@@ -203,6 +212,10 @@ static int collect(struct solve *s, EPS eps, int wanted)
     int taken = 0;
     for (int i = 0; i < count && taken < wanted; i++, taken++) {
         must(EPSGetEigenpair(eps, i, &theta, NULL, vector, NULL));
+        if (s->found == s->E->rank && theta <= missed_above(s)) {
+            s->beyond = theta;
+            break;
+        }
         if (!insert(s, theta, v)) break;
     }
     must(VecDestroy(&vector));
@@ -249,14 +262,9 @@ static void multiply_rest(void *context, const double *x, double *y)
     apply_rest(context, x, y);
 }
 
-/* A value above this belongs among the k largest. */
-static double missed_above(const struct solve *s)
-{
-    return s->E->lambda[s->E->rank - 1] + s->options->tolerance * s->largest;
-}
-
-/* Lanczos steps on what is left from a vector there: the largest Ritz value, whose vector replaces x. */
-static double look(struct solve *s, int most, double *x)
+/* Lanczos steps on what is left from a vector there: the largest Ritz value, whose vector replaces x, and its residual.
+ */
+static double lanczos(struct solve *s, int most, double *x, double *residual)
 {
     const int n = s->A->nloc;
     const int64_t rest = s->A->n - s->found;
@@ -269,7 +277,28 @@ static double look(struct solve *s, int most, double *x)
     memset(x, 0, (size_t)n * sizeof *x);
     add_combination(s, count, basis, Z + (size_t)(count - 1) * (size_t)count, 1, x);
     memory_free(basis);
+    *residual = fabs(next[count - 1] * Z[(size_t)count * (size_t)count - 1]);
     return theta[count - 1];
+}
+
+/* What a look for missed pairs says. */
+enum verdict { NOTHING, MISSED, UNDECIDED };
+
+/* The look, from x in what is left. Within the residual of the largest Ritz value, *seen, there is an eigenvalue: as
+ * long as that could belong among the k largest the look goes on, a few times. */
+static enum verdict look(struct solve *s, int steps, double *x, double *seen)
+{
+    double residual = 0;
+    for (int again = 0; again < LOOKS; again++) {
+        *seen = lanczos(s, steps, x, &residual);
+        if (*seen > missed_above(s)) return MISSED;
+        if (*seen + residual <= missed_above(s)) return NOTHING;
+        steps = CHECK_STEPS;
+        const double length = norm(s, x);
+        for (int i = 0; i < s->A->nloc; i++) x[i] /= length;
+    }
+    s->bound = *seen + residual;
+    return UNDECIDED;
 }
 
 /* x ← what the last solve's look found, with a random part, in what is left. */
@@ -374,19 +403,24 @@ static int solve_rounds(struct solve *s, int basis)
     double *start = NEW(double, E->nloc), seen = -INFINITY;
     bool tracked = begin(s, basis, start);
     int failures = s->found == 0;
+    enum verdict verdict = MISSED;
     for (int round = 1; s->found < E->n && s->products < s->options->max_products; round++) {
         random_start(s, round, start);
         if (s->found == k) {
             if (tracked) look_on(s, start);
-            seen = look(s, tracked ? TRACK_STEPS : CHECK_STEPS, start);
+            verdict = look(s, tracked ? TRACK_STEPS : CHECK_STEPS, start, &seen);
             memcpy(E->inner, start, (size_t)E->nloc * sizeof *start);
-            if (seen <= missed_above(s)) break;
+            if (verdict == NOTHING) break;
             tracked = false;
         }
+        s->beyond = NAN;
         const int taken = solve_round(s, s->found == k ? 1 : k - s->found, basis, start);
+        if (verdict == UNDECIDED && !isnan(s->beyond)) seen = s->beyond;
+        if (verdict == UNDECIDED && !isnan(s->beyond)) break;
         if (taken == 0 && ++failures > 3) break;
     }
     memory_free(start);
+    if (verdict == UNDECIDED && s->products >= s->options->max_products) seen = s->bound;
     E->next = s->found == k && k < E->n ? s->sign * seen : NAN;
     int sure = s->found;
     while (sure > 0 && seen > E->lambda[sure - 1] + s->options->tolerance * s->largest) sure--;

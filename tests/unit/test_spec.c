@@ -368,7 +368,7 @@ static void keys_that_do_not_apply(void **state)
     /* A sibling that does not apply either: said once. */
     assert_messages("data: {kind: low_rank_matrix, rows: 4, cols: 5, rank: 2, whiten: true, whiten_floor: 0.1}\n",
                     "in.yaml:1: data.whiten: has no meaning with data.kind: low_rank_matrix; it applies to data.kind: "
-                    "fashion_mnist, idx, hdf5 or gaussian\n");
+                    "fashion_mnist, cifar10, idx, hdf5 or gaussian\n");
     assert_messages("data: {kind: low_rank_matrix, rows: 4, cols: 5, rank: 2, whiten_floor: 0.1}\n",
                     "in.yaml:1: data.whiten_floor: has no meaning with data.kind: low_rank_matrix; it applies to "
                     "data.whiten: true\n");

@@ -109,7 +109,8 @@ static void keys_that_apply_in_one_only(void **state)
                        "");
     assert_differences("model: {init: {kind: file, file: w.h5}}\n", "model: {init: {kind: orthogonal}}\n",
                        "new.yaml:2: model.init.kind: orthogonal, was file\n"
-                       "new.yaml:2: model.init.scale: [1], only in the new input\n",
+                       "new.yaml:2: model.init.scale: [1], only in the new input\n"
+                       "new.yaml:2: model.init.head: same, only in the new input\n",
                        "model.init.file: was w.h5, only in the old input\n");
 }
 
