@@ -515,7 +515,7 @@ static void resolved_text(void **state)
     assert_non_null(
         strstr(text, "data:\n  kind: low_rank_matrix\n  rows: 4\n  cols: 5\n  rank: 2\n  spectrum: leading\nmodel:\n"
                      "  widths: [5, 4]\n"));
-    assert_non_null(strstr(text, "  init:\n    kind: orthogonal\n    scale: [1.0e-07, 0.1]\nloss:\n"));
+    assert_non_null(strstr(text, "  init:\n    kind: orthogonal\n    scale: [1.0e-07, 0.1]\n    head: same\nloss:\n"));
     assert_non_null(strstr(text, "  schedule:\n    kind: constant\n  batch: full\n"));
     assert_non_null(strstr(text, "probes:\n  - kind: subspace\n    name: \"a b\"\n    every: 10\n"));
     assert_non_null(strstr(text, "\n  - kind: spectrum\n    name: auto\n"));
