@@ -234,12 +234,12 @@ def test_absent_and_unknown_groups(run_directory):
     with h5py.File(run_directory / "metrics.h5", "r+") as file:
         del file["spectrum"]
         del file["subspace/step"]
-        curvature = Writer(file, "curvature", kind="curvature")
-        curvature.dimension("step", [0, 10])
+        unheard_of = Writer(file, "unheard_of", kind="unheard_of")
+        unheard_of.dimension("step", [0, 10])
     result = plot(run_directory)
     assert result.returncode == 0
     assert figures(run_directory) == ["training.png"]
-    assert "nothing here draws probes of kind 'curvature'" in result.stderr
+    assert "nothing here draws probes of kind 'unheard_of'" in result.stderr
     assert "group subspace has no quantity step" in result.stderr
 
 
