@@ -12,7 +12,11 @@ INPUTS = [path for path in sorted((ROOT / "inputs").rglob("*.yaml"))
           if "\nsweep:" not in path.read_text(encoding="utf-8")]  # tests/test_sweep.py runs the sweeps
 
 
-@pytest.mark.parametrize("path", INPUTS, ids=lambda path: str(path.relative_to(ROOT / "inputs")))
+SLOW = {"density_fashion.yaml", "curvature_fashion.yaml"}  # a measurement takes ten seconds, and there are two
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.slow] * (path.name in SLOW)) for path in INPUTS],
+                         ids=lambda path: str(path.relative_to(ROOT / "inputs")))
 def test_shipped_input_runs(path, run):
     finished = run(path, ranks=2, args=["--set", "train.steps=3", "--set", "snapshot.every=end"])
     assert finished.returncode == 0, finished.stderr
