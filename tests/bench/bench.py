@@ -120,22 +120,32 @@ def twin_steps(bench):
 
 
 def twins(bench):
-    """A step of a large linear network beside its compressed twin's, and beside the same step in NumPy: of three turns that
-    with the ratio in the middle."""
+    """A step of a large linear network beside its compressed twin's: of three turns that with the ratio in the middle."""
     say("a deep linear network and its compressed twin …")
     study = "deep linear network, d = 1000, L = 3, target of rank 10"
-    turns = []
-    for _ in range(3):
-        small, large, steps = twin_steps(bench)
-        turns.append((small, large, bench.peer("peer_dln.py", 1000, steps)))
-    small, large, _ = sorted(turns, key=lambda turn: turn[1] / turn[0])[1]
-    bench.row(study, "seconds a step of the compressed twin beside the network's", small, peer=large, ratio=large / small,
-              demanded=">= 10 (paper)")
-    if all(peer for _, _, peer in turns):
-        _, large, peer = sorted(turns, key=lambda turn: turn[2]["step_seconds"] / turn[1])[1]
-        bench.row(study, f"seconds a step of the network beside NumPy, same products ({peer['kernel']})", large,
-                  peer=peer["step_seconds"], ratio=peer["step_seconds"] / large, demanded=">= 1.0")
+    turns = sorted((twin_steps(bench) for _ in range(3)), key=lambda turn: turn[1] / turn[0])
+    bench.row(study, "seconds a step of the compressed twin beside the network's", turns[1][0], peer=turns[1][1],
+              ratio=turns[1][1] / turns[1][0], demanded=">= 10 (paper)")
+    beside_numpy(bench, study)
     invariant(bench, study)
+
+
+def beside_numpy(bench, study, turns=9, steps=12):
+    """A step of the same network alone beside the same step in NumPy, by turns; the ratio is that in the middle."""
+    pairs = []
+    for _ in range(turns):
+        run = bench.scratch / "network"
+        bench.ours("eigentrain", "run", HERE / "twin.yaml", "--set", "twins=[]", "--set", f"train.steps={steps}", "--out", run,
+                   "--overwrite", "--quiet")
+        with h5py.File(run / "metrics.h5") as file:
+            seconds = dict(zip(file["timing/name"].asstr()[()], file["timing/seconds"][()]))
+        peer = bench.peer("peer_dln.py", 1000, steps)
+        if not peer:
+            return
+        pairs.append((seconds["gradient"] / (steps + 1) + seconds["update"] / steps, peer["step_seconds"]))
+    ours, theirs = sorted(pairs, key=lambda pair: pair[1] / pair[0])[turns // 2]
+    bench.row(study, f"seconds a step of the network beside NumPy, same products ({peer['kernel']})", ours, peer=theirs,
+              ratio=theirs / ours, demanded=">= 1.0")
 
 
 def invariant(bench, study):
