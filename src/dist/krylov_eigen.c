@@ -415,8 +415,10 @@ static int solve_rounds(struct solve *s, int basis)
         }
         s->beyond = NAN;
         const int taken = solve_round(s, s->found == k ? 1 : k - s->found, basis, start);
-        if (verdict == UNDECIDED && !isnan(s->beyond)) seen = s->beyond;
-        if (verdict == UNDECIDED && !isnan(s->beyond)) break;
+        if (verdict == UNDECIDED && !isnan(s->beyond)) {
+            seen = s->beyond;
+            break;
+        }
         if (taken == 0 && ++failures > 3) break;
     }
     memory_free(start);

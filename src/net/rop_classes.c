@@ -135,10 +135,12 @@ static void free_inputs(double **input, int depth)
     memory_free(input);
 }
 
-double rop_trace_ggn(struct rop *r)
+/* Over all samples and outputs c: pulls √q times column c of the output's weights back to the parameters. Adds `factor`
+ * times the sum over samples to delta[nloc × C], if there is a work space for it (else NULL); returns the squares of
+ * what each sample gives, this process column's part. */
+static double pull_back_outputs(struct rop *r, struct params *work, double factor, double *delta)
 {
-    struct harvest harvest = {0};
-    if (r->loss.kind == LOSS_SENSING) return NAN;
+    struct harvest harvest = {.sum = work};
     for (int64_t j0 = -1; rop_next(r, &j0);) {
         rop_fill(r, j0);
         struct dmat *P = output_weights(r);
@@ -146,12 +148,20 @@ double rop_trace_ggn(struct rop *r)
         for (int64_t c = 0; c < P->m; c++) {
             begin_output(r, P, c);
             pull_back(r, &harvest);
+            for (int64_t i = 0; work && i < work->size; i++) delta[c * work->size + i] += factor * work->local[i];
         }
         free_inputs(harvest.input, r->depth);
         dmat_destroy(&P);
     }
-    MPI_Allreduce(MPI_IN_PLACE, &harvest.squares, 1, MPI_DOUBLE, MPI_SUM, r->model->grid->row_comm);
-    return harvest.squares * loss_scale_on(&r->loss, r->set);
+    return harvest.squares;
+}
+
+double rop_trace_ggn(struct rop *r)
+{
+    if (r->loss.kind == LOSS_SENSING) return NAN;
+    double squares = pull_back_outputs(r, NULL, 0, NULL);
+    MPI_Allreduce(MPI_IN_PLACE, &squares, 1, MPI_DOUBLE, MPI_SUM, r->model->grid->row_comm);
+    return squares * loss_scale_on(&r->loss, r->set);
 }
 
 /* ---------------------------------------------------------------- class by class */
@@ -185,26 +195,6 @@ static struct dataset *samples_of(const struct dataset *all, const int64_t *colu
     return set;
 }
 
-/* δ_{cc'} of one class, delta[nloc × C], from its samples; `factor` is √q / N_c. Returns the squares of all δ_{i,c'}
- * over q, this process column's part. */
-static double sum_class(struct rop *r, struct params *work, double factor, double *delta)
-{
-    struct harvest harvest = {.sum = work};
-    for (int64_t j0 = -1; rop_next(r, &j0);) {
-        rop_fill(r, j0);
-        struct dmat *P = output_weights(r);
-        harvest.input = input_squares(r);
-        for (int64_t c = 0; c < P->m; c++) {
-            begin_output(r, P, c);
-            pull_back(r, &harvest);
-            for (int64_t i = 0; i < work->size; i++) delta[c * work->size + i] += factor * work->local[i];
-        }
-        free_inputs(harvest.input, r->depth);
-        dmat_destroy(&P);
-    }
-    return harvest.squares;
-}
-
 struct class_sums *class_sums_create(struct rop *r, const struct model *model, const struct dataset *dataset)
 {
     ensure(r->loss.kind == LOSS_CROSS_ENTROPY && dataset->classification && dataset->Y->n == dataset->samples);
@@ -225,7 +215,7 @@ struct class_sums *class_sums_create(struct rop *r, const struct model *model, c
         if (count == 0) continue;
         struct dataset *set = samples_of(dataset, columns, count);
         rop_set(r, model, set);
-        s->trace += sum_class(r, work, sqrt(q) / (double)count, s->delta + c * C * work->size);
+        s->trace += pull_back_outputs(r, work, sqrt(q) / (double)count, s->delta + c * C * work->size);
         dataset_destroy(&set);
     }
     MPI_Allreduce(MPI_IN_PLACE, &s->trace, 1, MPI_DOUBLE, MPI_SUM, model->grid->row_comm);
