@@ -251,7 +251,7 @@ VALUES = [
     Row("negative", train("steps: -1"),
         ["input.yaml:3: train.steps: expected an integer, found '-1' (it must be at least 0)"]),
     Row("above the bound", text(more="grid: {block: 4097}\n"),
-        ["input.yaml:4: grid.block: expected an integer, found '4097' (it must be between 1 and 4096)"]),
+        ["input.yaml:4: grid.block: expected an integer or auto, found '4097' (it must be between 1 and 4096)"]),
     Row("depth zero", model("width: 4, depth: 0"),
         ["input.yaml:2: model.depth: expected an integer or auto, found '0' (it must be between 1 and *)"]),
     Row("beta of one", train("optimizer: adam, beta1: 1"),

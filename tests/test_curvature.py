@@ -1,5 +1,7 @@
-"""The probe `curvature`: the reference cases of the specification of curvature operators (curv_ref, kgmm_exact, xor_exact,
-eos_scalar), dense matrices in NumPy for every activation, loss and block, resumed runs, other grids, and what is refused."""
+"""The probe `curvature`: the reference cases of the specification of curvature operators (curv_ref, kgmm_exact, xor_exact), dense
+matrices in NumPy for every activation, loss and block, other grids, and what is refused."""
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -8,9 +10,9 @@ import yaml
 import formula
 import oracle
 import oracle_curvature
-from same import assert_same
 from test_oracle_curvature import ref_unit
 
+INPUTS = Path(__file__).resolve().parent.parent / "inputs" / "hessian"
 MATRICES = {"hessian": oracle_curvature.dense_hessian, "ggn": oracle_curvature.dense_ggn, "g": oracle_curvature.dense_g,
             "g_centred": lambda *case: oracle_curvature.dense_g(*case, centred=True)}
 
@@ -42,7 +44,7 @@ WIDTHS = [6, 5, 4, 3]
 CLASSES = np.arange(24) % 3
 
 
-def curv_ref(tmp_path, probes, more=""):
+def curv_ref(tmp_path, probes, more="", activation="tanh", loss="kind: cross_entropy"):
     """Input of curv_ref; `more` are lines that go on."""
     X = ref_unit(601, 6, 24) + ref_unit(602, 6, 3)[:, CLASSES]
     formula.write_data(tmp_path / "data.h5", np.eye(3)[:, CLASSES], X)
@@ -52,8 +54,9 @@ def curv_ref(tmp_path, probes, more=""):
             file[f"b{l}"] = 0.1 * ref_unit(630 + l, WIDTHS[l], 1)
     lines = [
         f"data: {{kind: hdf5, file: {tmp_path / 'data.h5'}, targets: classes}}",
-        f"model: {{widths: {WIDTHS}, activation: tanh, bias: true, init: {{kind: file, file: {tmp_path / 'start.h5'}}}}}",
-        "loss: {kind: cross_entropy}", "train: {steps: 0}", "snapshot: {every: end}", more, "probes:", *probes, ""]
+        f"model: {{widths: {WIDTHS}, activation: {activation}, bias: true, "
+        f"init: {{kind: file, file: {tmp_path / 'start.h5'}}}}}",
+        f"loss: {{{loss}}}", "train: {steps: 0}", "snapshot: {every: end}", more, "probes:", *probes, ""]
     return "\n".join(lines)
 
 
@@ -76,6 +79,7 @@ REFERENCE = {
     "ggn21": ({"operator": "ggn", "block": "[2, 1]", "rank": 2}, [0.468935987867, 0.414763783613]),
     "g11": ({"operator": "g", "block": 1, "rank": 2}, [1.627898364538, 0.923422130291]),
     "g32": ({"operator": "g", "block": "[3, 2]", "rank": 2}, [1.189329648573, 0.572002607888]),
+    "remainder": ({"operator": "remainder", "which": "both", "rank": 2}, [1.26781496, 1.01808988, -1.80105193, -1.34044198]),
     "unit": ({"block": 1, "unit": 1, "biases": "false", "rank": 2}, [0.1116364, 0.0063608]),
     "units": ({"block": 1, "unit": "[1, 2]", "biases": "false", "rank": 2}, [0.17700353, 0.12888414]),
 }
@@ -93,7 +97,7 @@ def test_reference_case(run, tmp_path):
     done = check(run(curv_ref(tmp_path, reference_probes())))
     found = series(done)
     for name, (keys, expected) in REFERENCE.items():
-        tolerance = 1e-7 if name.startswith("unit") else 1e-9
+        tolerance = 1e-7 if name in ("unit", "units", "remainder") else 1e-9
         assert np.allclose(values(found[name])[0][:len(expected)], expected, rtol=0, atol=tolerance), name
         assert np.all(found[name]["curvature_residual"] <= 1e-10), name
         assert found[name]["eigen_converged"][0] == values(found[name]).shape[1], name
@@ -103,6 +107,40 @@ def test_reference_case(run, tmp_path):
     assert full["eigen_orthogonality"][0] <= 1e-10
     assert np.isclose(found["g"]["trace_exact"][0], 8.822048280563, rtol=0, atol=1e-11)
     assert np.isclose(found["g_centred"]["trace_exact"][0], 6.583724287926, rtol=0, atol=1e-11)
+
+
+def spectrum(tmp_path, run, ranks=1, **case):
+    """{matrix: all 74 eigenvalues, descending} of curv_ref or of its variants, and the loss."""
+    probes = [probe(name, operator=name, rank=74) for name in MATRICES]
+    found = series(check(run(curv_ref(tmp_path, probes, **case), ranks=ranks)))
+    return {name: group["curvature_eigenvalue"][0] for name, group in found.items()}, found["hessian"]["loss"][0]
+
+
+def test_traces_and_norms_of_the_reference_case(run, tmp_path):
+    """From all eigenvalues."""
+    value, _ = spectrum(tmp_path, run)
+    for name, trace, squares in (("hessian", -0.331569882456, 20.2877163687182), ("ggn", 5.982602560356, 5.26338788667358),
+                                 ("g", 8.822048280563, 16.3974825329366), ("g_centred", 6.583724287926, None)):
+        assert np.isclose(value[name].sum(), trace, rtol=0, atol=1e-9), name
+        assert squares is None or np.isclose(value[name] @ value[name], squares, rtol=1e-9), name
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_reference_case_with_relu(run, tmp_path, ranks):
+    """Piecewise linear: no diagonal block of the remainder."""
+    value, loss = spectrum(tmp_path, run, ranks, activation="relu")
+    assert np.isclose(loss, 1.31866995798592, rtol=0, atol=1e-13)
+    assert np.allclose(value["hessian"][:2], [2.333041775618, 2.141837403193], rtol=0, atol=1e-9)
+    for name in ("hessian", "ggn"):
+        assert np.isclose(value[name].sum(), 5.95859580032337, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_reference_case_with_squared_error(run, tmp_path, ranks):
+    value, loss = spectrum(tmp_path, run, ranks, loss="kind: mse, reduction: samples")
+    assert np.isclose(loss, 1.42955677732092, rtol=0, atol=1e-13)
+    for name, largest in (("hessian", 4.887931429752), ("ggn", 5.311227222301), ("g", 9.450202794999)):
+        assert np.isclose(value[name][0], largest, rtol=0, atol=1e-9), name
 
 
 @pytest.mark.parametrize("ranks, block", [(2, 2), (2, 64), pytest.param(4, 2, marks=pytest.mark.slow),
@@ -118,6 +156,26 @@ def test_any_grid_has_the_same_numbers(run, tmp_path, ranks, block):
             assert np.allclose(group[key], other[name][key], rtol=1e-10, atol=1e-11, equal_nan=True), (name, key)
 
 
+def test_shipped_reference_case(run):
+    """`curvature_ref`: the same numbers without files."""
+    done = check(run(INPUTS / "curvature_ref.yaml", ranks=2))
+    found = series(done)
+    for mine, theirs in {"hessian": "hessian", "ggn": "ggn", "g": "g", "g_centred": "g_centred", "remainder": "remainder",
+                         "h11": "layer_1", "h22": "layer_2", "h33": "layer_3", "h21": "between_2_1", "h31": "between_3_1",
+                         "h32": "between_3_2"}.items():
+        expected = REFERENCE[mine][1]
+        measured = values(found[theirs])[0]
+        assert np.allclose(measured[:len(expected)], expected, rtol=0, atol=1e-7 if mine == "remainder" else 1e-9), theirs
+    assert np.isclose(found["hessian"]["loss"][0], 1.46905559801968, rtol=0, atol=1e-13)
+    with h5py.File(done.dir / "metrics.h5") as file:
+        for name, trace, squares in (("hessian", -0.331569882456, 20.2877163687182), ("ggn", 5.982602560356, 5.26338788667358),
+                                     ("g", 8.822048280563, 16.3974825329366)):
+            assert np.isclose(file[f"trace_{name}/trace_estimate"][0], trace, rtol=0, atol=1e-11), name
+            assert np.isclose(file[f"trace_{name}/frobenius_estimate"][0], squares, rtol=1e-12), name
+        assert np.isclose(file["classes/class_trace_share"][0], 0.559339929469, rtol=0, atol=1e-9)
+        assert np.allclose(file["spectrum/effective_rank"][0], [3.93924276147, 3.22454035047, 2.52127178807], rtol=1e-10)
+
+
 # ---------------------------------------------------------------- dense matrices
 NETWORKS = {
     "gelu": ("widths: [4, 5, 7, 3], activation: gelu, bias: true", "kind: mse"),
@@ -125,6 +183,7 @@ NETWORKS = {
     "silu": ("widths: [4, 6, 6, 6, 3], activation: silu, residual: pairs", "kind: mse, reduction: sum"),
     "elu": ("widths: [4, 4, 4, 3], activation: elu, residual: scaled, trainable: [2, 3]", "kind: mse"),
     "linear": ("widths: [4, 3], activation: linear", "kind: mse, reduction: samples"),
+    "deep": ("widths: [4, 5, 3], activation: linear", "kind: mse, reduction: samples"),
     "relu": ("widths: [4, 6, 5, 3], activation: relu, bias: true", "kind: logistic"),
     "leaky": ("widths: [4, 5, 5, 3], activation: leaky_relu, output_scale: 3", "kind: cross_entropy"),
     "masked": ("widths: [4, 5, 3], activation: tanh, bias: true", "kind: masked_mse, reduction: observed"),
@@ -173,6 +232,23 @@ def blocks(layers):
             *[((last, 0), (first, 0)), ((last, 1), (first, 3))][:2 * (first != last)], ((first, 1), (first, 2))]
 
 
+def test_identities_of_blocks(run, tmp_path):
+    """Seed-free: what of the Hessian is exactly of Gauss-Newton."""
+    def blocks_of(text, pairs):
+        probes = [probe(f"{matrix}_{l}_{m}", operator=matrix, rank=2, block=l if l == m else f"[{l}, {m}]")
+                  for l, m in pairs for matrix in ("hessian", "ggn")]
+        text = text.replace(f"weight_decay: {RIDGE}", "weight_decay: 0")
+        found = series(check(run("\n".join([text + "probes:", *probes, ""]))))
+        return [(values(found[f"hessian_{l}_{m}"])[0], values(found[f"ggn_{l}_{m}"])[0]) for l, m in pairs]
+    for name, pairs in (("gelu", [(3, 3)]), ("relu", [(1, 1), (2, 2), (3, 3)]), ("linear", [(1, 1)]),
+                        ("deep", [(1, 1), (2, 2)])):
+        for H, G in blocks_of(network(tmp_path, name)[0], pairs):
+            assert np.allclose(H, G, rtol=1e-12, atol=1e-12 * G[0]), name
+    for name in ("relu", "deep"):  # off the diagonal the residual counts
+        (H, G), = blocks_of(network(tmp_path, name)[0], [(2, 1)])
+        assert not np.allclose(H, G, rtol=1e-3), name
+
+
 def keys_of(row, column):
     """At both ends; a null space of many dimensions is there what is smallest."""
     if row == (0, 0):
@@ -209,7 +285,11 @@ def test_against_dense_matrices(run, tmp_path, name):
 
 
 # ---------------------------------------------------------------- exact multiplicities
-def test_noise_free_classifier(run):
+RANKS = [1, 2, pytest.param(4, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_noise_free_classifier(run, ranks):
     """`kgmm_exact`: every eigenvalue with all its copies, and null vectors."""
     done = check(run("""
 data:  {kind: gaussian_mixture, features: 6, classes: 4, lambda: infinite, counts: equal, train: 4}
@@ -219,7 +299,7 @@ train: {steps: 0}
 probes:
 """ + "\n".join([probe("full", rank=13), probe("block", block=1, unit=1, rank=4), probe("g", operator="g", rank=4),
                  probe("g_block", operator="g", block=1, unit=1, rank=4),
-                 probe("g_centred", operator="g_centred", rank=4)]) + "\n"))
+                 probe("g_centred", operator="g_centred", rank=4)]) + "\n", ranks=ranks))
     found = {name: group["curvature_eigenvalue"][0] for name, group in series(done).items()}
     full = 4 * [0.0800649454063] + 8 * [0.0334149144197] + [0]
     assert np.allclose(found["full"], full, rtol=0, atol=1e-12), found["full"]
@@ -242,14 +322,15 @@ def xor_exact(tmp_path, alpha, probes, steps=0):
         "loss: {kind: logistic}", f"train: {{weight_decay: {alpha}, steps: {steps}}}", "probes:", *probes, ""])
 
 
+@pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("alpha, hessian, g", [
     (0.05, [*4 * [0.1109035488896], *4 * [0.1], *20 * [0.05]], 0.0277258872224),
     (0.1, [*4 * [0.2], *20 * [0.1], *4 * [0.0486558129730]], 0.0324372086487)])
-def test_exact_point_of_xor(run, tmp_path, alpha, hessian, g):
+def test_exact_point_of_xor(run, tmp_path, alpha, hessian, g, ranks):
     found = series(check(run(xor_exact(tmp_path, alpha, [
         probe("hessian", rank=28), probe("g", operator="g", rank=5), probe("centred", operator="g_centred", rank=4),
         probe("ggn", operator="ggn", rank=4), probe("last", block=2, rank=4),
-        probe("last_g", operator="g", block=2, rank=4)]))))
+        probe("last_g", operator="g", block=2, rank=4)]), ranks=ranks)))
     full = found["hessian"]
     assert np.allclose(full["curvature_eigenvalue"][0], hessian, rtol=0, atol=1e-12)
     assert full["eigen_orthogonality"][0] <= 1e-10 and np.all(full["curvature_residual"] <= 1e-10)
@@ -260,146 +341,13 @@ def test_exact_point_of_xor(run, tmp_path, alpha, hessian, g):
             assert np.allclose(found[name]["curvature_eigenvalue"][0], expected, rtol=0, atol=1e-12), name
 
 
-# ---------------------------------------------------------------- edge of stability
-@pytest.mark.parametrize("lr, losses, sharpness, last", [
-    (0.25, [0.125, 0.0432363769531, 0.0174772214579], [6.25, 6.76359090774, 6.25057746622], 6.38111372412),
-    (0.35, [0.125], [6.25], 4.49690369019)])
-def test_scalar_at_the_edge_of_stability(run, tmp_path, lr, losses, sharpness, last):
-    formula.write_data(tmp_path / "data.h5", np.ones((1, 1)), np.ones((1, 1)))
-    formula.write_weights(tmp_path / "start.h5", [np.full((1, 1), 0.2), np.full((1, 1), 2.5)])
-    done = check(run(f"""
-data:  {{kind: hdf5, file: {tmp_path / "data.h5"}}}
-model: {{widths: [1, 1, 1], activation: linear, init: {{kind: file, file: {tmp_path / "start.h5"}}}}}
-train: {{lr: {lr}, steps: 200, compress: false}}
-probes:
-{probe("curvature", every=1, rank=1)}
-"""))
-    found = series(done)["curvature"]
-    assert np.allclose(found["sharpness"][:len(sharpness)], sharpness, rtol=0, atol=1e-10)
-    assert np.isclose(found["sharpness"][-1], last, rtol=0, atol=1e-9)
-    assert np.allclose(found["loss"][:len(losses)], losses, rtol=0, atol=1e-10 if lr == 0.25 else 1)
-    assert np.allclose(found["stability_threshold"], 2 / lr) and np.allclose(found["stability_ratio"], found["sharpness"] * lr / 2)
-    assert (found["loss"][1] > found["loss"][0]) == (lr == 0.35)
-
-
-# ---------------------------------------------------------------- a tracked run
-def tracked(every=5, more=""):
-    """Batches, momentum and weight decay; eigenpairs every few steps."""
-    return "\n".join([
-        "run: {seed: 3}", "data: {kind: gaussian, features: 8, outputs: 3, targets: classes, train: 30, test: 12}",
-        "model: {widths: [8, 6, 3], activation: tanh, bias: true}", "loss: {kind: cross_entropy}",
-        "train: {optimizer: momentum, lr: 0.05, momentum: 0.5, batch: 10, steps: 40, weight_decay: 0.01}",
-        "snapshot: {every: 20}", "probes:",
-        *(probe(name, every=every, **keys) for name, keys in {
-            "hessian": {"rank": 3, "which": "both", "reference": 7}, "test": {"of": "test", "rank": 2, "operator": "ggn"},
-            "batch": {"of": "batch", "rank": 2, "operator": "g"}, "magnitude": {"rank": 3, "which": "magnitude"},
-            "cross": {"block": "[2, 1]", "rank": 2}, "layer": {"block": 1, "rank": 2, "start": 10},
-            "unit": {"block": 2, "unit": 2, "rank": 2}}.items()), more, ""])
-
-
-def test_resumed_runs_have_the_same_bits(run, tmp_path):
-    check(run(tracked(), args=["--out", "whole"]))
-    for steps in (13, 20, 40):
-        check(run(tracked(), args=["--out", "pieces", "--resume", "--set", f"train.steps={steps}"]))
-    assert_same(tmp_path / "whole", tmp_path / "pieces")
-
-
-def parameters(finished, step):
-    with h5py.File(finished.dir / "snapshots" / f"step_{step:09d}.h5") as file:
-        return oracle.Parameters([file[f"W{l}"][()] for l in (1, 2)], [file[f"b{l}"][()].reshape(-1, 1) for l in (1, 2)])
-
-
-def alignment(V, x):
-    return np.linalg.norm(V.T @ x) / np.linalg.norm(x)
-
-
-def test_shares_are_those_of_numpy(run):
-    text = tracked()
-    done = check(run(text))
-    found, spec = series(done), yaml.safe_load(text)
-    data, layers = oracle.load_data(spec), oracle.build_network(yaml.safe_load(text), 8, 3)
-    p = parameters(done, 40)
-    theta = oracle_curvature.pack(p.W, p.b)
-    case = oracle.loss_of(spec), layers, p, data.train
-    H = MATRICES["hessian"](*case) + 0.01 * np.eye(theta.size)
-    values_, V = np.linalg.eigh(H)
-    V = V[:, :-4:-1]
-    last = {name: values[-1] for name, values in found["hessian"].items()}
-    assert np.allclose(last["curvature_eigenvalue"], [*values_[:-4:-1], *values_[:3]], rtol=0, atol=1e-10)
-    g = oracle_curvature.sample_gradients(*case).sum(axis=1) + 0.01 * theta
-    assert np.isclose(last["chi_k_full"], alignment(V, g), rtol=1e-7)
-    assert np.isclose(last["gradient_top_share"], alignment(V, g)**2, rtol=1e-7)
-    assert np.isclose(last["rayleigh_gradient"], g @ H @ g / (g @ g), rtol=1e-9)
-    batch = oracle.batch_of(spec, data.train, 40)
-    g = oracle_curvature.sample_gradients(*case[:3], batch).sum(axis=1) + 0.01 * theta
-    assert np.isclose(last["chi_k_batch"], alignment(V, g), rtol=1e-7)
-    assert np.isclose(last["stability_threshold"], (2 - 0.05 * 0.01) * 1.5 / 0.05 + 0.01)
-    weights = [np.zeros(theta.size), np.zeros(theta.size)]
-    weights[0][:48], weights[1][54:72] = p.W[0].ravel(), p.W[1].ravel()
-    assert np.allclose(last["alignment_layer"], [alignment(V, w) for w in weights], rtol=1e-7)
-    assert np.isclose(last["alignment_weights"], alignment(V, weights[0] + weights[1]), rtol=1e-7)
-    before = vectors(done, 20, "hessian")
-    assert np.isclose(alignment(V, vectors(done, 40, "hessian")[:, 0]), 1, atol=1e-10)
-    assert found["hessian"]["step"][4] == 20 and np.isnan(found["hessian"]["subspace_overlap"][0])
-    reference = series(check(run(tracked(more="checkpoint: {end: false}"), args=["--set", "train.steps=10"])))
-    assert np.isnan(found["hessian"]["reference_overlap"][:2]).all()
-    assert np.isclose(found["hessian"]["reference_overlap"][2], 1, rtol=0, atol=1e-12)
-    assert np.allclose(reference["hessian"]["curvature_eigenvalue"][:3], found["hessian"]["curvature_eigenvalue"][:3])
-    assert before.shape == (theta.size, 3)
-    check_layer({name: values[-1] for name, values in found["layer"].items()}, H[:54, :54], p)
-    check_unit({name: values[-1] for name, values in found["unit"].items()}, H[54:, 54:], p)
-    assert np.array_equal(found["layer"]["step"], range(10, 41, 5))
-
-
-def check_layer(last, B, p):
-    V = np.linalg.eigh(B)[1][:, :-3:-1]
-    W, alone = p.W[0], np.zeros((6, 8))
-    for a in range(6):
-        row = alone.copy()
-        row[a] = W[a]
-        assert np.isclose(last["alignment_row"][a], alignment(V[:48], row.ravel()), rtol=1e-7)
-    for b in range(8):
-        column = alone.copy()
-        column[:, b] = W[:, b]
-        assert np.isclose(last["alignment_column"][b], alignment(V[:48], column.ravel()), rtol=1e-7)
-    assert np.isclose(last["alignment_weights"], alignment(V[:48], W.ravel()), rtol=1e-7)
-
-
-def check_unit(last, B, p):
-    at = [*range(6, 12), 19]
-    V = np.linalg.eigh(B[np.ix_(at, at)])[1][:-1, :-3:-1]
-    for a, row in enumerate(p.W[1]):
-        assert np.allclose(last["alignment_outlier"][a], [alignment(V[:, :1], row), alignment(V, row)], rtol=1e-7)
-    assert np.isclose(last["alignment_weights"], np.linalg.norm(p.W[1] @ V) / np.linalg.norm(p.W[1]), rtol=1e-7)
-
-
-# ---------------------------------------------------------------- theory beside the measurement
-def test_outliers_of_a_mixture(run, tmp_path):
-    """`kgmm_static` at W = 0, d = 400: the closed form, and the four outliers around it."""
-    formula.write_weights(tmp_path / "start.h5", [np.zeros((4, 400))])
-    done = check(run(f"""
-data:  {{kind: gaussian_mixture, features: 400, classes: 4, lambda: 10, counts: equal, train: 1600}}
-model: {{widths: [400, 4], init: {{kind: file, file: {tmp_path / "start.h5"}}}}}
-loss:  {{kind: cross_entropy}}
-train: {{steps: 0}}
-probes:
-{probe("h", block=1, unit=1, rank=5)}
-{probe("g", operator="g", block=1, unit=1, rank=2)}
-"""))
-    found = series(done)
-    h, g = ({name: values[0] for name, values in found[key].items()} for key in "hg")
-    assert np.isclose(h["bulk_edge_theory"], 0.0421875, rtol=1e-6) and h["outlier_count"] == 4
-    assert np.allclose(h["outlier_theory"][:4], 0.0721875, rtol=1e-6) and np.isnan(h["outlier_theory"][4])
-    assert np.allclose(h["outlier_projection_theory"][:4, 0], 0.872727, atol=1e-4)
-    assert np.isclose(h["curvature_eigenvalue"][:4].mean(), 0.07219, rtol=0.04)
-    assert np.isclose(h["outlier_projection"][:4, 0].mean(), 0.873, atol=0.03)
-    assert 0.95 < h["curvature_eigenvalue"][4] / 0.0421875 < 1.02
-    assert np.isclose(g["outlier_theory"][0], 0.17489158, rtol=1e-5) and g["outlier_count"] == 1
-    assert np.isclose(g["curvature_eigenvalue"][0], 0.17489, rtol=0.07)
-    assert np.isclose(g["outlier_projection"][0, 0], 0.900, atol=0.03)
-
-
 # ---------------------------------------------------------------- what cannot be
+def test_a_sequence_has_three_seeds(run):
+    done = check(run("data: {kind: gaussian, features: 3, outputs: 2, train: 4, targets: clusters, sequence: [1, 2]}\n"
+                     "model: {widths: [3, 2]}\n"), 2)
+    assert "data.sequence: three seeds: of the offset, the class means and the noise" in done.stderr
+
+
 def test_what_the_probe_refuses(run):
     text = "data: {kind: gaussian, features: 3, outputs: 2, train: 4}\nmodel: {widths: [3, 4, 2], trainable: [2]}\nprobes:\n"
     done = check(run(text + "\n".join([

@@ -1,5 +1,9 @@
 """The probe `density`: a spectrum that is known exactly, and small networks against dense matrices in NumPy (acceptance tables of
 the specification of curvature operators)."""
+from pathlib import Path
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -8,6 +12,10 @@ import formula
 import oracle
 import oracle_curvature
 from test_oracle_curvature import Samples, ref_unit
+
+INPUTS = Path(__file__).resolve().parent.parent / "inputs" / "hessian"
+sys.path.insert(0, str(INPUTS))
+from density_known import known_spectrum  # noqa: E402
 
 SLOW = pytest.mark.slow
 TABLE = {0.3: 0.62989843, 0.5: 0.83878027, 1: 0.61461090, 1.5: 0.40971801, 2: 0.20975398, 3: 0.01784187}
@@ -23,23 +31,6 @@ def series(finished, group="density"):
 
 
 # ---------------------------------------------------------------- a known spectrum
-def marchenko_pastur(phi):
-    """Share of the law of ratio 1/4 and scale 1 above 1.25 + cos(phi)."""
-    a = 1.25
-    inner = np.arctan2(np.sqrt((a - 1) / (a + 1)) * np.sin(phi / 2), np.cos(phi / 2))
-    return 2 / np.pi * (a * phi - np.sin(phi) - 2 * np.sqrt(a * a - 1) * inner)
-
-
-def known_spectrum():
-    """5, 4, 3 and 1000 quantiles."""
-    low, high, wanted = np.zeros(1000), np.full(1000, np.pi), 1 - (np.arange(1000) + 0.5) / 1000
-    for _ in range(60):
-        middle = (low + high) / 2
-        above = marchenko_pastur(middle) > wanted
-        low, high = np.where(above, low, middle), np.where(above, middle, high)
-    return np.concatenate([[5, 4, 3], 1.25 + np.cos(low)])
-
-
 def density_known(folder, probes, more=""):
     """Regression whose Hessian is diag(s)."""
     s = known_spectrum()
@@ -121,6 +112,18 @@ def test_smoothing_of_the_whole_spectrum(run, tmp_path):
     np.testing.assert_allclose(found["density"][0], exact_density(found["density_grid"][0], s, 0.02229300940), atol=1e-7)
 
 
+@SLOW
+def test_data_of_the_shipped_input(run, tmp_path):
+    """`density_known` with the data that its script writes."""
+    subprocess.run([sys.executable, INPUTS / "density_known.py"], cwd=tmp_path, check=True)
+    with h5py.File(tmp_path / "density_known.h5") as file:
+        np.testing.assert_allclose(file["X"][()], np.sqrt(1003) * np.diag(np.sqrt(known_spectrum())), rtol=1e-12)
+    done = run((INPUTS / "density_known.yaml").read_text().replace("kernel: kappa}", "kernel: kappa, vectors: 2}"), ranks=2)
+    check(done)
+    np.testing.assert_allclose(series(done, "curvature")["curvature_eigenvalue"][0, :3], [5, 4, 3], rtol=1e-9)
+    np.testing.assert_allclose(series(done, "flat_vector")["density_node"][0, 0, -3:], [3, 4, 5], rtol=0, atol=1e-9)
+
+
 def test_variance_rule(run, tmp_path):
     _, text = density_known(tmp_path, ["steps: 10, vectors: 2", "name: wide, steps: 10, vectors: 2, sigma: 0.3, points: 50"])
     done = run(text)
@@ -173,6 +176,11 @@ def test_traces_of_the_reference_case(run, tmp_path, ranks):
         np.testing.assert_allclose(found["trace_estimate"][0], trace, rtol=1e-12, atol=1e-12)
         if name != "hessian":
             np.testing.assert_allclose(found["trace_exact"][0], trace, rtol=1e-12)
+        if name == "hessian":  # all columns of a Hadamard matrix: the norms are exact, too
+            share = np.linalg.norm(B - dense["ggn"]) / np.linalg.norm(B)
+            np.testing.assert_allclose(found["remainder_share"][0], share, rtol=1e-11)
+        else:
+            assert "remainder_share" not in found
         found = series(done, f"{name}_rademacher")
         error = np.sqrt(2 * (squares - np.sum(np.diag(B)**2)) / 20)
         assert abs(found["trace_estimate"][0] - trace) < 4 * error

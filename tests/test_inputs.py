@@ -9,10 +9,11 @@ import xarray
 
 ROOT = Path(__file__).resolve().parent.parent
 INPUTS = [path for path in sorted((ROOT / "inputs").rglob("*.yaml"))
-          if "\nsweep:" not in path.read_text(encoding="utf-8")]  # tests/test_sweep.py runs the sweeps
+          if "\nsweep:" not in path.read_text(encoding="utf-8")  # tests/test_sweep.py runs the sweeps
+          and "kind: hdf5" not in path.read_text(encoding="utf-8")]  # tests/test_density.py makes the file
 
 
-SLOW = {"density_fashion.yaml", "curvature_fashion.yaml"}  # a measurement takes ten seconds, and there are two
+SLOW = {"density_fashion.yaml", "curvature_fashion.yaml", "kgmm_below.yaml"}  # a measurement takes ten seconds, and there are two
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.slow] * (path.name in SLOW)) for path in INPUTS],

@@ -1,5 +1,7 @@
 """Training in the dominant subspace of the Hessian or in the bulk: against dense NumPy matrices, the table of the
 specification of Hessian neighbours (section 7), restarts, and what is refused."""
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -170,6 +172,37 @@ def test_table_to_the_alignment(song):
     loss, probe = evaluated(done), series(done)
     assert np.isclose(loss[0], 2.6658923, rtol=1e-6) and np.isclose(loss[200], 0.060732579, rtol=1e-6)
     assert probe["step"] == [200] and np.isclose(probe["chi_k_full"][0], 0.9937, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_eigenspace_stays(run):
+    """The sweep `song_synthetic` as it is shipped, here its member of plain SGD: how much of E_10 of step 1000 is kept."""
+    text = (Path(__file__).resolve().parent.parent / "inputs/hessian/song_synthetic.yaml").read_text()
+    plain = text.partition("\nsweep:")[0].replace("kind: dominant, rank: 10, step: 1000", "kind: none") + "\n"
+    done = check(run(plain, timeout=600))
+    loss = evaluated(done)
+    assert np.isclose(loss[0], 2.6658923, rtol=1e-6) and np.isclose(loss[200], 0.060732579, rtol=1e-6)
+    assert np.isclose(loss[1000], 0.029771372, rtol=1e-6) and np.isclose(loss[1400] / loss[1000], 0.8385, atol=1e-3)
+    with h5py.File(done.dir / "metrics.h5") as file:
+        overlap = file["curvature/reference_overlap"][()]
+        assert list(file["curvature/step"]) == [1000, 1100, 1200, 1300, 1400]
+    assert np.allclose(overlap, [1, 0.99968, 0.99880, 0.99747, 0.99579], rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_random_batches_and_data(run, seed):
+    """The same sizes with random numbers: what the dominant part and the bulk do to the loss does not depend on them."""
+    text = (Path(__file__).resolve().parent.parent / "inputs/hessian/song_synthetic.yaml").read_text().partition("\nsweep:")[0]
+    for fixed, free in ((",\n   sequence: [521, 522, 523]", ""), (", sequence: 531", ""), (", order: sequential", ""),
+                        ("\nprobes:\n  - {kind: curvature, rank: 10, start: 1000, every: 100, reference: 1000}", "")):
+        assert fixed in text
+        text = text.replace(fixed, free)
+    for kind, lowest, highest in (("none", 0, 0.90), ("dominant", 0.97, 1.05), ("bulk", 0, 0.90)):
+        project = "kind: none" if kind == "none" else f"kind: {kind}, rank: 10, step: 1000"
+        member = text.replace("kind: dominant, rank: 10, step: 1000", project) + "\n"
+        loss = evaluated(check(run(member, args=["--set", f"run.seed={seed}"], timeout=600)))
+        assert lowest <= loss[1400] / loss[1000] <= highest, kind
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Low-rank dynamics of networks with smooth activations: the acceptance table of the specification, the probe `blocks` beside
 explicit bases, low-rank networks, restart."""
+import csv
 from pathlib import Path
+import sys
 
 import h5py
 import numpy as np
@@ -9,8 +11,10 @@ import yaml
 
 import formula
 import oracle
+from run import execute
 from same import assert_same
 
+COLLECT = Path(__file__).resolve().parent.parent / "postprocess" / "collect.py"
 INPUTS = Path(__file__).resolve().parent.parent / "inputs" / "smooth"
 SLOW = pytest.mark.slow
 SMOOTH = ["tanh", "elu", "gelu", "silu"]
@@ -171,7 +175,7 @@ def weights(finished, step):
         return [file[f"W{layer}"][()] for layer in range(1, len(file)) if f"W{layer}" in file]
 
 
-@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("activation", ["gelu", "relu", "linear"])
 @pytest.mark.parametrize("widths, ranks", [([12, 18, 2], 1), ([18, 11, 2], 4), ([12, 15, 11, 14, 2], 2)])
 def test_blocks_are_those_of_the_definition(run, activation, widths, ranks):
     """Layers that are higher than wide, and wider than high: the statement for the transpose."""
@@ -194,13 +198,13 @@ snapshot: {{every: 1}}
         for step in range(1, 9):
             expected = explicit_blocks(start, first, update[step - 1], 2)
             np.testing.assert_allclose(turn(series(done, "blocks/block_change")[step, layer]), expected, rtol=1e-8, atol=1e-12)
-            change = explicit_blocks(start, first, turn(W[step][layer]) - start, 2)
-            outside = 1 - change[0, 0] ** 2 / (change ** 2).sum()
-            np.testing.assert_allclose(series(done, "blocks/outside_energy")[step, layer], outside, rtol=1e-10, atol=1e-14)
+            change = explicit_blocks(start, first, turn(W[step][layer]) - start, 2) ** 2
+            outside = (change[0, 1] + change[1, 0] + change[1, 1]) / change.sum()
+            np.testing.assert_allclose(series(done, "blocks/outside_energy")[step, layer], outside, rtol=1e-10, atol=1e-20)
             np.testing.assert_allclose(series(done, "blocks/block_gradient")[step - 1, layer],
                                        series(done, "blocks/block_change")[step, layer], rtol=1e-7, atol=1e-11)
     sigma = np.linalg.svd(turn(W[8][len(widths) - 3] - W[0][len(widths) - 3]), compute_uv=False)
-    np.testing.assert_allclose(series(done, "blocks/dw_tail")[8, -1], sigma[4] / sigma[0], rtol=1e-7)
+    np.testing.assert_allclose(series(done, "blocks/dw_tail")[8, -1], sigma[4] / sigma[0], rtol=1e-7, atol=1e-13)
 
 
 def test_restart(run, tmp_path):
@@ -293,14 +297,38 @@ def run_member(run, name, **values):
     return done
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=SLOW)])
-def test_slopes_of_the_tail(run, seed):
+def test_linear_limit(run):
+    """The limit in which everything is exact: 56 of 64 values stay to twelve digits."""
+    done = run(INPUTS / "smooth_linear_limit.yaml", args=["--set", "probes[0].every=500"])
+    check(done)
+    assert np.nanmax(series(done, "blocks/outside_energy")) < 1e-20
+    assert (abs(series(done, "blocks/singular_value")[-1, 0] - 1) * 1e-2 < 1e-12).sum() == 56
+    assert list(series(done, "blocks/n_within_5pct")[-1]) == [56]
+
+
+def run_sweep(command, folder, name, *settings):
+    """A whole sweep; yields the parameters and the directory of each member."""
+    done = command("sweep", INPUTS / name, "--out", folder, *(word for text in settings for word in ("--set", text)), timeout=600)
+    check(done)
+    with open(folder / "members.csv", newline="", encoding="utf-8") as file:
+        return [(row, folder / row["name"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_slopes_of_the_tail(command, tmp_path, seed):
     """sigma_{K+1} of the first gradient: as epsilon² (tanh), epsilon (other smooth ones), or not at all."""
-    tail = {name: [series(run_member(run, "smooth_eps_scan", model__activation=name, model__init__scale=epsilon, run__seed=seed),
-                          "blocks/grad_tail")[0, 0] for epsilon in (1e-2, 1e-4)] for name in (*SMOOTH, *KINKED)}
-    for name, slope in zip(tail, (2, 1, 1, 1, 0, 0)):
-        assert abs(np.log(tail[name][0] / tail[name][1]) / np.log(100) - slope) < 0.02, name
-    np.testing.assert_allclose(tail["gelu"][1] / tail["silu"][1], 2 * np.sqrt(2 / np.pi), rtol=1e-4)
+    tail = {}
+    for row, folder in run_sweep(command, tmp_path / "scan", "smooth_eps_scan.yaml", f"run.seed={seed}"):
+        with h5py.File(folder / "metrics.h5") as file:
+            tail.setdefault(row["model.activation"], {})[float(row["model.init.scale"])] = (
+                file["blocks/grad_tail"][0, 0], file["blocks/grad_first"][0, 0])
+    small = np.array([1e-2, 1e-3, 1e-4])
+    for name, slope in zip((*SMOOTH, *KINKED), (2, 1, 1, 1, 0, 0)):
+        found = np.polyfit(np.log(small), np.log([tail[name][epsilon][0] for epsilon in small]), 1)[0]
+        assert abs(found - slope) < 0.02, name
+    for epsilon in (1e-3, 1e-4):
+        np.testing.assert_allclose(tail["gelu"][epsilon][0] / tail["silu"][epsilon][0], 2 * np.sqrt(2 / np.pi), rtol=1e-4)
+    assert all(last <= 1e-13 * first for last, first in tail["linear"].values())
 
 
 @SLOW
@@ -333,17 +361,36 @@ def test_low_rank_starts(run, activation):
     assert (losses("orthogonal_to_gradient") / gradient > 8).all()
 
 
-@pytest.mark.parametrize("name", ["smooth_two_layer", "smooth_first_layer4", "smooth_variants", "smooth_lowrank"])
+@pytest.mark.parametrize("name, steps, figures", [
+    ("smooth_variants", 5, {"variants", "variants_singular_values"}),
+    pytest.param("smooth_first_layer4", 5, {"outside_energy"}, marks=SLOW), pytest.param("smooth_leak_size", 5, {"leak"}, marks=SLOW),
+    pytest.param("smooth_leak_deep", 5, {"leak"}, marks=SLOW), pytest.param("smooth_lowrank", 10, {"low_rank"}, marks=SLOW),
+    pytest.param("smooth_lowrank_angle", 10, {"angle"}, marks=SLOW)])
+def test_figures(command, tmp_path, name, steps, figures):
+    """The figures of the studies are drawn (what they look like is for people to see)."""
+    run_sweep(command, tmp_path / "out", f"{name}.yaml", f"train.steps={steps}")
+    check(execute([sys.executable, str(COLLECT), str(tmp_path / "out")], 120))
+    assert figures <= {path.stem for path in (tmp_path / "out" / "figures").iterdir()}
+
+
+QUANTITIES = ("outside_energy", "block_change", "grad_tail", "dw_tail", "singular_value", "block_gradient", "linearisation_error",
+              "offblock_grad_max")
+
+
+@pytest.mark.parametrize("name", [*("smooth_two_layer", "smooth_first_layer4", "smooth_variants", "smooth_lowrank"), *(
+    pytest.param(name, marks=SLOW) for name in ("smooth_eps_scan", "smooth_linear_limit", "smooth_overtrain", "smooth_leak", "smooth_leak_size",
+                                                "smooth_leak_deep", "smooth_lowrank_angle", "smooth_lowrank_fmnist_small"))])
 def test_process_grids(run, command, tmp_path, name):
     """All series are the same to 1e-9 on another grid."""
     text = (INPUTS / f"{name}.yaml").read_text(encoding="utf-8").split("\nsweep:")[0] + "\n"
-    steps = ["--set", "train.steps=20", "--set", "model.activation=gelu"]
+    given = {"smooth_linear_limit": [], "smooth_lowrank_angle": ["--set", "model.activation=gelu", "--set", "model.angle=35"]}
+    steps = ["--set", "train.steps=20", *given.get(name, ["--set", "model.activation=gelu"])]
     one, four = run(text, args=steps), run(text, args=[*steps, "--set", "grid.block=7"], ranks=4)
     check(one)
     check(four)
-    names = ["train/loss"] + ([] if name == "smooth_lowrank" else
-                              [f"blocks/{each}" for each in ("outside_energy", "block_change", "grad_tail", "dw_tail", "singular_value",
-                                                             "block_gradient", "linearisation_error", "offblock_grad_max")])
+    with h5py.File(one.dir / "metrics.h5") as file:
+        names = ["train/loss", *(f"blocks/{each}" for each in QUANTITIES if f"blocks/{each}" in file)]
+    assert len(names) > 1 or "lowrank" in name
     for each in names:
         # the change of a few steps is itself a small difference of the weights
         np.testing.assert_allclose(series(four, each), series(one, each), rtol=1e-9, atol=1e-12, err_msg=each)
@@ -384,6 +431,17 @@ def test_cifar(run, tmp_path, ranks):
             return np.mean(np.log(np.exp(F).sum(axis=0)) - F[label, np.arange(len(label))])
         np.testing.assert_allclose(series(done, "train/loss")[0], loss(X[:, :count], label[:count]), rtol=1e-12)
         np.testing.assert_allclose(series(done, "train/test_loss")[0], loss(X_test, label_test), rtol=1e-12)
+
+
+def test_cifar_study(command, tmp_path):
+    """The shipped study, on files that look like the data: the full network and one in the gradient's subspace."""
+    write_cifar(tmp_path, [20, 20, 20, 20, 20, 30])
+    for member in (1, 7):
+        check(command("sweep", INPUTS / "smooth_lowrank_cifar.yml", "--out", tmp_path / "out", "--member", member, "--set",
+                      f"data.path={tmp_path}", "--set", "train.steps=2", "--set", "model.width=32", ranks=2))
+    with open(tmp_path / "out" / "members.csv", newline="", encoding="utf-8") as file:
+        done = {row["model.subspace"]: float(row["train/test_accuracy"]) for row in csv.DictReader(file) if row["state"] == "done"}
+    assert set(done) == {"none", "gradient"} and all(0 <= accuracy <= 1 for accuracy in done.values())
 
 
 def test_cifar_files_that_are_none(run, tmp_path):

@@ -6,7 +6,8 @@
 #include "base/spec.h"
 #include "net/model.h"
 
-/* Collective on the grid. Fills the parameters of a model from `model.init`; biases start at 0 unless read from a file.
+/* Collective on the grid. Fills the parameters of a model from `model.init`; biases start at 0 unless read
+ * from a file, or given a scale (`uniform`).
  *   orthogonal   W_l = ε_l Q, Q the first rows or columns of a Haar-orthogonal matrix of order max(n_l, n_{l−1})
  *                (with init.head the last layer is gaussian or uniform with gain fan_in)
  *   householder  the same with Q a product of random reflections (dist/reflect.h)

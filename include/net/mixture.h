@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/spec.h"
 #include "net/dataset.h"
+#include "net/model.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -27,6 +28,7 @@ struct mixture {
     int64_t clusters;  /* k, 4 or 2 */
     bool classes;      /* targets are one-hot */
     bool equal;        /* sample i of a set is of cluster i mod `clusters` */
+    bool online;       /* the training set is the beginning of the stream of fresh samples */
     double lambda;     /* inverse variance, may be infinite */
     double *weight;    /* [clusters] p_b, their sum is 1; owned */
     double *cumulated; /* [clusters] p_0 + … + p_b; owned */
@@ -53,5 +55,14 @@ struct dataset *mixture_create(const struct grid *grid, const struct spec *spec,
 /* Local. X and Y of `set` ← samples first … first + N − 1 of the endless stream of fresh samples (train.online), of
  * random clusters: what step s of a run with batches of B has seen begins at first = s·B. */
 void mixture_fresh(const struct mixture *mixture, struct dataset *set, uint64_t seed, uint64_t first);
+
+/* Local. Whether a network can start at the clusters (model.init.kind: clusters): two layers and one output, on
+ * clusters that are no classes; else problems. */
+bool mixture_starts(const struct spec *spec, const struct model *model, struct problems *problems);
+
+/* Local. W_l ← the start at the clusters: row i of the first layer (l = 1) is the mean of cluster i mod `clusters`, and
+ * entry i of the second one 1 or −1, as the output should be there. At λ = ∞, √C times that is a fixed point of descent
+ * with weight decay (theory/mixtures: xor_constant, binary_constant). */
+void mixture_start(struct dmat *W, const struct spec *spec, int l);
 
 #endif

@@ -81,9 +81,9 @@ struct probe_kind {
     /* Collective. Creates probe->state and declares the quantities of its group in the record; problems: EXIT_INPUT. */
     void (*create)(struct probe *probe, const struct setting *setting, struct record *record,
                    struct problems *problems);
-    /* Local. An update with this learning rate has been made: for theories that follow the training step by step; may
-     * be NULL. */
-    void (*advance)(struct probe *probe, double lr);
+    /* Local. An update with this learning rate has been made, from a point with this loss of the step's data: for what
+     * follows the training step by step; may be NULL. */
+    void (*advance)(struct probe *probe, double lr, double loss);
     /* Collective. Measures; puts its quantities into the record's current row. */
     void (*measure)(struct probe *probe, const struct moment *moment, struct record *record);
     /* Collective. Writes vectors of the last measurement into a snapshot, below group probe->name; may be NULL. */
@@ -134,7 +134,7 @@ bool probes_need_previous(const struct probes *probes, int64_t step, bool last);
 void probes_measure(struct probes *probes, const struct moment *moment, bool last, struct record *record);
 
 /* Local. Tells all probes of an update. */
-void probes_advance(struct probes *probes, double lr);
+void probes_advance(struct probes *probes, double lr, double loss);
 
 /* Local. The theory checks of all probes, at the end of a run. */
 void probes_check(const struct probes *probes, struct record *record);

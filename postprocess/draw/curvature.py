@@ -2,10 +2,10 @@
 import numpy as np
 
 from draw import draws
-from style import (GREY, ORANGE, colours, headline, identity, index_colourbar, last_measured, line_style, plt, sentence)
+from style import (BLUE, GREY, ORANGE, colours, headline, identity, index_colourbar, last_measured, line_style, plt, sentence)
 
 NAMES = {"hessian": "Hessian", "ggn": "Gauss–Newton matrix", "g": "second moment of the gradients",
-         "g_centred": "covariance of the gradients"}
+         "g_centred": "covariance of the gradients", "remainder": "Hessian less Gauss–Newton matrix"}
 SHARES = {"chi_k_full": "gradient of all data", "chi_k_batch": "gradient of the batch", "chi_k_update": "last update",
           "alignment_weights": "weights"}
 OVERLAPS = {"subspace_overlap": "with the one before", "reference_overlap": "with the reference"}
@@ -16,10 +16,14 @@ def draw_curvature(run, group):
     name = "curvature_eigenvalue" if "curvature_eigenvalue" in group else "block_singular_value"
     if group.measured(name):
         yield group.name, draw_values(run, group, name)
+    if has(group, "stability_ratio") and len(group["step"]) > 2:
+        yield f"{group.name}_edge", draw_edge(run, group)
     if any(name in group and group.measured(name) for name in (*SHARES, *OVERLAPS)):
         yield f"{group.name}_shares", draw_shares(run, group)
     if "alignment_outlier" in group and group.measured("alignment_outlier"):
         yield f"{group.name}_alignment", draw_alignment(run, group)
+    if has(group, "class_mean_share"):
+        yield f"{group.name}_means", draw_means(run, group)
 
 
 def matrix(group):
@@ -46,6 +50,61 @@ def draw_values(run, group, name):
     return figure
 
 
+def draw_edge(run, group):
+    """The loss, and below it the sharpness beside the threshold of stability."""
+    figure, (above, below) = plt.subplots(2, 1, figsize=(6.6, 5.2), sharex=True)
+    train = run.groups.get("train")
+    if train is not None and train.measured("loss"):
+        above.plot(train["step"], train["loss"], color=BLUE, linewidth=0.8)
+        above.set_yscale("log")
+        above.set_ylabel("training loss")
+    threshold, sharpness = group["stability_threshold"], group["sharpness"]
+    below.plot(group["step"], sharpness, color=BLUE, label="sharpness", **line_style(group["step"], sharpness))
+    below.plot(group["step"], threshold, color=ORANGE, linestyle="--", linewidth=1.4,
+               label=f"threshold of stability, {threshold[last_measured(threshold)]:.4g} at the end")
+    below.set_ylim(0, 1.15 * np.nanmax([np.nanmax(sharpness), np.nanmax(threshold)]))
+    below.set_ylabel("sharpness")
+    below.set_xlabel(group.label("step"))
+    below.legend(loc="lower right")
+    headline(figure, edge_message(group), identity(run), flag_note(group))
+    return figure
+
+
+def edge_message(group):
+    """Of the second half, so that single oscillations say nothing."""
+    ratio = group["stability_ratio"]
+    late = ratio[len(ratio) // 2:]
+    middle = np.nanmedian(late)
+    where = "at" if abs(middle - 1) < 0.05 else "below" if middle < 1 else "above"
+    text = f"The sharpness is {where} the threshold of stability: {middle:.3f} of it"
+    if has(group, "loss_increase_share"):
+        text += f",\nthe loss rises in {100 * np.nanmean(group['loss_increase_share'][len(ratio) // 2:]):.0f} % of the steps"
+    return text
+
+
+def draw_means(run, group):
+    """How much of each eigenvector is along class means, and of each class mean in the eigenspace."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.7), sharey=True)
+    for axis, name, what in ((left, "class_mean_share", "eigenvector"), (right, "alignment_class_mean", "class")):
+        if not has(group, name):
+            continue
+        axis.set_prop_cycle(color=colours(group[name].shape[1]))
+        axis.plot(group["step"], group[name], **line_style(group["step"], group[name]))
+        index_colourbar(figure, [axis], group[name].shape[1], what)
+        axis.set_xlabel(group.label("step"))
+    left.axhline(np.nanmean(group["class_mean_random"]), color=GREY, linestyle=":", label="random vector")
+    left.legend(loc="best", fontsize=7.5)
+    left.set_title("squared share of eigenvectors\nin the span of the class means")
+    right.set_title("share of class means\nin the eigenspace, of what fits")
+    left.set_ylim(0, 1.02)
+    row = last_measured(group["class_mean_share"])
+    share = group["class_mean_share"][row]
+    headline(figure, f"{np.nanmean(share):.2f} of the eigenvectors is along the class means at step {group['step'][row]}, "
+             f"{group['class_mean_random'][row]:.2f} at random", identity(run),
+             f"Class means of what the layer gets. Matrix: {matrix(group)}. " + flag_note(group))
+    return figure
+
+
 def theory_lines(axis, group):
     drawn = False
     steps = group["step"]
@@ -58,7 +117,8 @@ def theory_lines(axis, group):
                                ("stability_threshold", "threshold of stability", "--")):
         if has(group, name) and worth_showing(group, name):
             marker = {"marker": "_", "markersize": 12} if len(steps) == 1 else {}
-            axis.plot(steps, group[name], color=GREY, linestyle=style, linewidth=1.2, label=label, **marker)
+            axis.plot(steps, group[name], color=ORANGE if name == "stability_threshold" else GREY, linestyle=style, linewidth=1.4,
+                      label=label, **marker)
             drawn = True
     return drawn
 

@@ -34,21 +34,32 @@ def draw_curves(run, group):
         grid, density = group["density_grid"][row], group["density"][row]
         axis.fill_between(grid, FLOOR / 10, np.maximum(density, FLOOR / 10), color=BLUE, alpha=0.35, linewidth=0)
         axis.plot(grid, np.where(density > FLOOR / 10, density, np.nan), color=BLUE, linewidth=0.9)
-        for value in outliers(run, group, row):
-            axis.axvline(value, ymin=0.0, ymax=0.12, color=ORANGE, linewidth=1.2)
-            drawn = True
+        found = outliers(run, group, row)
+        for value in found:
+            axis.axvline(value, color=ORANGE, linewidth=0.7, linestyle=(0, (4, 3)))
+        axis.plot(found, np.full(len(found), 0.93), linestyle="none", marker="v", markersize=5, color=ORANGE,
+                  transform=axis.get_xaxis_transform())
+        drawn = drawn or len(found) > 0
         axis.set_yscale("log")
-        axis.set_xscale("symlog", linthresh=linear_part(group))
+        if crowded(group):
+            axis.set_xscale("symlog", linthresh=linear_part(group))
+        axis.set_xlim(grid[0], grid[-1] if not len(found) else max(grid[-1], 1.05 * np.max(found)))
         axis.set_ylim(bottom=FLOOR)
         axis.set_title(f"step {group['step'][row]}")
     label_outer(axes, "eigenvalue", "density")
     steps, vectors = group["density_node"].shape[2], group["density_node"].shape[1]
     note = "Orange: eigenvalues found one by one (probe curvature). " if drawn else ""
+    scale = f"Abscissa linear within ±{linear_part(group):.1g}." if crowded(group) else ""
     headline(figure, sentence(curve_message(group)), identity(run),
              f"Stochastic Lanczos quadrature, {vectors} start vector{'s' * (vectors > 1)} of {steps} steps; kernel of width "
              f"{group['density_sigma'][rows[-1]]:.2g}.",
-             f"{note}Weight of negative nodes: {group['negative_mass'][rows[-1]]:.2g}. Abscissa linear within ±{linear_part(group):.1g}.")
+             f"{note}Weight of negative nodes: {group['negative_mass'][rows[-1]]:.2g}. {scale}")
     return figure
+
+
+def crowded(group):
+    """Whether there is much at zero; else a linear abscissa shows more."""
+    return np.nanmin(group["density_node"]) < linear_part(group)
 
 
 def linear_part(group):
@@ -72,8 +83,12 @@ def outliers(run, group, row):
 
 def curve_message(group):
     row = last_measured(group["trace_estimate"])
-    nodes = group["density_node"][row]
-    return f"spectral density of the {name_of(group)}: from {np.nanmin(nodes):.3g} to {np.nanmax(nodes):.3g}"
+    nodes, weights = group["density_node"][row], group["density_weight"][row]
+    text = f"spectral density of the {name_of(group)}: from {np.nanmin(nodes):.3g} to {np.nanmax(nodes):.3g}"
+    if not crowded(group):
+        return text
+    small = np.nansum(np.where(np.abs(nodes) < 0.01 * np.nanmax(nodes), weights, 0)) / np.nansum(weights)
+    return f"{text},\n{100 * small:.2f} % of it within 1 % of the largest"
 
 
 def draw_traces(run, group):

@@ -294,8 +294,12 @@ static bool draw_grid(struct estimate *e, MPI_Comm comm, int ranks, struct probl
 {
     e->grid.comm = comm;
     e->grid.size = ranks;
-    e->grid.block = to_int(spec_int(e->spec, "grid.block"));
-    return layout_choose(e->spec, ranks, &e->grid.nprow, &e->grid.npcol, problems);
+    struct layout layout;
+    const bool possible = layout_choose(e->spec, ranks, &layout, problems);
+    e->grid.nprow = layout.nprow;
+    e->grid.npcol = layout.npcol;
+    e->grid.block = layout.block;
+    return possible;
 }
 
 struct estimate *estimate_create(MPI_Comm comm, const struct spec *spec, int ranks, struct problems *problems)

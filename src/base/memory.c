@@ -9,8 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector register */
+
+/* Of the usual processors. DGEMM runs some per cent faster where a matrix takes few entries of the page table; Linux
+ * often gives such pages only to those who ask. */
+static const size_t HUGE_PAGE = (size_t)1 << 21;
 
 void memory_start(void)
 {
@@ -38,8 +43,12 @@ void *memory_new(size_t count, size_t size)
         out_of_memory(count, size);
     rounded -= rounded % ALIGNMENT;
     if (rounded == 0) rounded = ALIGNMENT;
-    void *memory = aligned_alloc(ALIGNMENT, rounded);
+    const bool large = rounded >= 2 * HUGE_PAGE;
+    void *memory = aligned_alloc(large ? HUGE_PAGE : ALIGNMENT, rounded);
     if (!memory) out_of_memory(count, size);
+#ifdef MADV_HUGEPAGE
+    if (large) madvise(memory, rounded / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+#endif
     return memset(memory, 0, rounded);
 }
 

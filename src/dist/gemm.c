@@ -5,41 +5,37 @@
  * adds them in rank order, so that the result has the same bits on every run. Memory is bounded by the panels.
  *
  *     N,N   C_ij = Σ_k A_ik B_kj    panels of k: columns of A gathered along the process row, rows of B down the column
- *     T,N   C_ij = Σ_p A_p:ᵀ B_pj   one process row: panels of k, rows of A gathered along the row;
- *                                   else panels of rows of C: columns of A gathered, sums over process rows
+ *     T,N   C_ij = Σ_p A_p:ᵀ B_pj   panels of rows of C: columns of A gathered, sums over process rows
  *     N,T   C_ij = Σ_q A_iq B_:qᵀ   panels of columns of C: rows of B gathered down the column, sums over process
- * columns
- */
+ *                                   columns
+ *
+ * On one process row gemm_row does it with less copying. */
 #include "base/error.h"
 #include "base/memory.h"
-#include "dist/dmat.h"
 
 #include "fortran.h"
-
-#include <string.h>
-
-enum { SLOT_PANEL, SLOT_PANEL_B, SLOT_EXCHANGE };
+#include "gemm_private.h"
 
 /* Doubles in one panel: large enough for a DGEMM at full speed, small beside the operands. */
 static const int64_t PANEL_DOUBLES = (int64_t)1 << 18;
 static const int64_t PANEL_WIDTH = 512; /* at least: DGEMM packs an operand anew, or updates C, once a panel */
 
-/* C ← a·op(A) op(B) + b·C on local arrays; empty results are left alone, an empty inner index scales C. */
-static void local_gemm(char ta, char tb, int m, int n, int k, double a, const double *A, int lda, const double *B,
-                       int ldb, double b, double *C, int ldc)
+void local_gemm(char ta, char tb, int m, int n, int k, double a, const double *A, int lda, const double *B, int ldb,
+                double b, double *C, int ldc)
 {
     if (m == 0 || n == 0) return;
     dgemm_(&ta, &tb, &m, &n, &k, &a, A, &lda, B, &ldb, &b, C, &ldc);
 }
 
 /* Width of panels over an index of size n when a panel has `rows` rows, the same on every rank: the count is of the
- * largest rank. A multiple of the block times the processes, so that every panel but the last is dealt evenly. */
+ * largest rank. A multiple of the block times the processes, so that every panel but the last is dealt evenly; one
+ * block of each process if that is wide enough, because such panels are multiplied where they are (gemm_row). */
 static int64_t panel_width(int64_t rows, int64_t n, int nb, int procs)
 {
     int64_t unit = (int64_t)nb * procs;
     int64_t width = PANEL_DOUBLES / (rows > 0 ? rows : 1);
     if (width < PANEL_WIDTH) width = PANEL_WIDTH;
-    width = (width + unit - 1) / unit * unit;
+    width = unit >= PANEL_WIDTH ? unit : (width + unit - 1) / unit * unit;
     return width < n ? width : n;
 }
 
@@ -72,12 +68,6 @@ static int deal_position(const struct deal *deal, int64_t k, int64_t k0, int nb,
     return deal->at[owner] + grid_local(k, nb, procs) - grid_count(k0, nb, owner, 0, procs);
 }
 
-static int64_t block_end(int64_t k, int64_t k1, int nb)
-{
-    int64_t end = (k / nb + 1) * nb;
-    return end < k1 ? end : k1;
-}
-
 /* Gathers with counts in columns of `rows` doubles. */
 static void gather_along(MPI_Comm comm, int procs, const double *mine, int me, const struct deal *deal, int rows,
                          double *all)
@@ -96,11 +86,6 @@ struct panel {
     const double *data;
     int lld;
 };
-
-static void copy_rows(const double *from, int64_t ld_from, double *to, int64_t ld_to, int rows, int cols)
-{
-    for (int j = 0; j < cols; j++) memcpy(to + j * ld_to, from + j * ld_from, (size_t)rows * sizeof(double));
-}
 
 /* The columns of an array (`rows` doubles each) that belong to process q, where they stand in the natural order of the
  * range [k0, k1): whole blocks. */
@@ -287,26 +272,10 @@ static void panel_nn(double a, const struct dmat *A, const struct dmat *B, doubl
     }
 }
 
-/* One process row: the inner index is local, and panels of it need no sums. */
-static void panel_tn_inner(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)
-{
-    const int64_t width = width_tn(C->grid, C->m, C->n, A->m);
-    for (int64_t k0 = 0; k0 < A->m; k0 += width) {
-        int64_t k1 = k0 + width < A->m ? k0 + width : A->m;
-        struct panel left = gather_columns(A, (int)k0, (int)k1, 0, A->n);
-        local_gemm('T', 'N', C->mloc, C->nloc, (int)(k1 - k0), a, left.data, left.lld, B->local + k0, B->lld,
-                   k0 == 0 ? b : 1, C->local, C->lld);
-    }
-}
-
 static void panel_tn(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)
 {
     const struct grid *grid = C->grid;
     const int64_t width = width_tn(grid, C->m, C->n, A->m);
-    if (grid->nprow == 1) {
-        panel_tn_inner(a, A, B, b, C);
-        return;
-    }
     for (int64_t i0 = 0; i0 < A->n; i0 += width) {
         int64_t i1 = i0 + width < A->n ? i0 + width : A->n;
         struct panel left = gather_columns(A, 0, A->mloc, i0, i1);
@@ -330,6 +299,40 @@ static void panel_nt(double a, const struct dmat *A, const struct dmat *B, doubl
                    alone ? b : 0, T, C->lld);
         if (!alone) add_columns(C, j0, j1, T, b);
     }
+}
+
+static bool one_row(const struct grid *grid)
+{
+    return grid->nprow == 1 && grid->npcol > 1;
+}
+
+/* What gemm_row does to gather `width` of n dealt columns of `rows` out of `high` local rows. */
+static void need_gather(struct gemm_need *need, const struct grid *grid, int64_t rows, int64_t high, int64_t width)
+{
+    const int64_t size = rows * width;
+    const double others = grid->npcol - 1, own = (double)size / grid->npcol;
+    const bool together = rows == high, whole = width <= (int64_t)grid->block * grid->npcol;
+    need->messages += others * need->panels;
+    need->received += 8 * own * others * need->panels;
+    need->copied += 16 * ((together ? 0 : own) + (whole ? 0 : (double)size)) * need->panels;
+    need->work[SLOT_PANEL] = together ? size - size / grid->npcol : size;
+    if (!whole) need->work[SLOT_PANEL_B] = size;
+}
+
+/* What it does to sum `width` dealt columns of C, whose parts have `rows` rows, from `inner` local columns; work space
+ * as if C's old elements are kept. */
+static void need_parts(struct gemm_need *need, const struct grid *grid, int64_t rows, int64_t width, int64_t inner)
+{
+    const int64_t share = largest_local(width, grid->block, grid->npcol);
+    const double others = grid->npcol - 1;
+    const bool whole = width <= (int64_t)grid->block * grid->npcol;
+    need->messages += others * need->panels;
+    need->received += 8 * (double)(share * rows) * others * need->panels;
+    need->copied +=
+        (24 * (double)(share * rows) * (others - 1) + (whole ? 0 : 16 * (double)(width * inner))) * need->panels;
+    need->work[SLOT_PANEL] = share * rows * (grid->npcol - 1);
+    need->work[SLOT_EXCHANGE] = rows * (width - width / grid->npcol);
+    if (!whole) need->work[SLOT_PANEL_B] = share * inner;
 }
 
 /* What gather_rows does for a panel of `width` rows of a matrix with `cols` local columns. */
@@ -375,7 +378,7 @@ struct gemm_need gemm_need(const struct grid *grid, char ta, char tb, int64_t m,
     if (ta == 'T' && grid->nprow == 1) {
         const int64_t width = width_tn(grid, m, n, k);
         need = (struct gemm_need){.m = m, .n = cols, .k = width, .panels = (double)k / (double)width};
-        need_columns(&need, grid, width, m);
+        if (one_row(grid)) need_gather(&need, grid, width, k, m);
     } else if (ta == 'T') {
         const int64_t width = width_tn(grid, m, n, k), inner = largest_local(k, grid->block, grid->nprow);
         need = (struct gemm_need){.m = width, .n = cols, .k = inner, .panels = (double)m / (double)width};
@@ -384,13 +387,21 @@ struct gemm_need gemm_need(const struct grid *grid, char ta, char tb, int64_t m,
     } else if (tb == 'T') {
         const int64_t width = width_nt(grid, m, n, k), inner = largest_local(k, grid->block, grid->npcol);
         need = (struct gemm_need){.m = rows, .n = width, .k = inner, .panels = (double)n / (double)width};
-        need_rows(&need, grid, width, inner, SLOT_PANEL_B);
-        need_sums(&need, grid->npcol, width * rows, false);
+        if (one_row(grid)) {
+            need_parts(&need, grid, rows, width, inner);
+        } else {
+            need_rows(&need, grid, width, inner, SLOT_PANEL_B);
+            need_sums(&need, grid->npcol, width * rows, false);
+        }
     } else {
         const int64_t width = width_nn(grid, m, n, k);
         need = (struct gemm_need){.m = rows, .n = cols, .k = width, .panels = (double)k / (double)width};
-        need_columns(&need, grid, rows, width);
-        need_rows(&need, grid, width, cols, SLOT_PANEL_B);
+        if (one_row(grid)) {
+            need_gather(&need, grid, rows, rows, width);
+        } else {
+            need_columns(&need, grid, rows, width);
+            need_rows(&need, grid, width, cols, SLOT_PANEL_B);
+        }
     }
     return need;
 }
@@ -400,6 +411,16 @@ static void by_pblas(char ta, char tb, double a, const struct dmat *A, const str
     const int m = to_int(C->m), n = to_int(C->n), k = to_int(ta == 'N' ? A->n : A->m), one = 1;
     pdgemm_(&ta, &tb, &m, &n, &k, &a, A->local, &one, &one, A->desc, B->local, &one, &one, B->desc, &b, C->local, &one,
             &one, C->desc);
+}
+
+static void by_row(char ta, char tb, double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)
+{
+    if (ta == 'T')
+        row_tn(a, A, B, b, C, width_tn(C->grid, C->m, C->n, A->m));
+    else if (tb == 'T')
+        row_nt(a, A, B, b, C, width_nt(C->grid, C->m, C->n, A->n));
+    else
+        row_nn(a, A, B, b, C, width_nn(C->grid, C->m, C->n, A->n));
 }
 
 void dmat_gemm(char ta, char tb, double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)
@@ -415,6 +436,8 @@ void dmat_gemm(char ta, char tb, double a, const struct dmat *A, const struct dm
         dmat_scale(C, b);
     else if (C->grid->gemm == GRID_GEMM_PDGEMM)
         by_pblas(ta, tb, a, A, B, b, C);
+    else if (one_row(C->grid))
+        by_row(ta, tb, a, A, B, b, C);
     else if (ta == 'T')
         panel_tn(a, A, B, b, C);
     else if (tb == 'T')

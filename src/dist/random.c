@@ -35,6 +35,14 @@ double random_normal(uint64_t seed, uint64_t stream, uint64_t index)
     return sqrt(-2 * log(u)) * cos(6.283185307179586476925 * unit(w.v[1]));
 }
 
+double random_sequence(uint64_t seed, uint64_t index)
+{
+    uint64_t x = seed + (index + 1) * 0x9E3779B97F4A7C15u;
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
+    return sqrt(3) * (2 * unit(x ^ x >> 31) - 1);
+}
+
 /* The high word of bits × n: the bias is below n/2⁶⁴. */
 int64_t random_below(uint64_t seed, uint64_t stream, uint64_t index, int64_t n)
 {

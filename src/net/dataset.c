@@ -224,7 +224,14 @@ static struct dataset *load(const struct grid *grid, const struct spec *spec, co
 {
     const char *kind = spec_text(spec, "data.kind");
     const bool train = !train_set;
-    if (strcmp(kind, "gaussian") == 0) return generated_gaussian(grid, spec, train);
+    if (strcmp(kind, "gaussian") == 0) {
+        const bool in_sequence = spec_is(spec, "data.targets", "clusters") && !spec_is(spec, "data.sequence", "none");
+        if (in_sequence && spec_count(spec, "data.sequence") != 3) {
+            spec_problem(spec, problems, "data.sequence", "three seeds: of the offset, the class means and the noise");
+            return NULL;
+        }
+        return generated_gaussian(grid, spec, train);
+    }
     if (mixture_is(spec)) return mixture_create(grid, spec, train, problems);
     if (is_matrix_problem(spec)) return matrix_problem_create(grid, spec, problems);
     if (strcmp(kind, "orthogonal_classes") == 0) return orthogonal_classes_create(grid, spec, problems);

@@ -9,6 +9,15 @@ struct draw {
     int64_t rows;
     int64_t clusters;  /* K; 0: the samples know no classes */
     double separation; /* factor of the class means */
+    double offset;     /* factor of what all samples share */
+    double noise;      /* factor of what each sample has of its own */
+};
+
+/* Numbers of a fixed sequence, by rows, in place of random ones. */
+struct sequence {
+    uint64_t offset, mean, noise; /* its seeds */
+    int64_t columns;              /* N */
+    struct draw draw;             /* the factors */
 };
 
 /* Unsigned: the index of an endless stream may come round. */
@@ -23,7 +32,19 @@ static double clustered(int64_t ig, int64_t jg, const void *context)
 {
     const struct draw *draw = context;
     const uint64_t mean = (uint64_t)ig + (uint64_t)(jg % draw->clusters) * (uint64_t)draw->rows;
-    return draw->separation * random_normal(draw->seed, RANDOM_DATA + 10, mean) + normal(ig, jg, context);
+    double x =
+        draw->separation * random_normal(draw->seed, RANDOM_DATA + 10, mean) + draw->noise * normal(ig, jg, context);
+    if (draw->offset > 0) x += draw->offset * random_normal(draw->seed, RANDOM_DATA + 11, (uint64_t)ig);
+    return x;
+}
+
+static double in_sequence(int64_t ig, int64_t jg, const void *context)
+{
+    const struct sequence *s = context;
+    const struct draw *draw = &s->draw;
+    return draw->offset * random_sequence(s->offset, (uint64_t)ig) +
+           draw->separation * random_sequence(s->mean, (uint64_t)(ig * draw->clusters + jg % draw->clusters)) +
+           draw->noise * random_sequence(s->noise, (uint64_t)(ig * s->columns + jg));
 }
 
 static double in_turn(int64_t ig, int64_t jg, const void *context)
@@ -63,8 +84,18 @@ struct dataset *generated_gaussian(const struct grid *grid, const struct spec *s
                               .stream = stream,
                               .rows = set->features,
                               .clusters = set->outputs,
-                              .separation = spec_real(spec, "data.separation")};
-    dmat_set(set->X, clustered, &draw);
+                              .separation = spec_real(spec, "data.separation"),
+                              .offset = spec_real(spec, "data.offset"),
+                              .noise = spec_real(spec, "data.noise")};
+    if (spec_is(spec, "data.sequence", "none"))
+        dmat_set(set->X, clustered, &draw);
+    else
+        dmat_set(set->X, in_sequence,
+                 &(struct sequence){.offset = (uint64_t)spec_int_at(spec, "data.sequence", 0),
+                                    .mean = (uint64_t)spec_int_at(spec, "data.sequence", 1),
+                                    .noise = (uint64_t)spec_int_at(spec, "data.sequence", 2) + !train,
+                                    .columns = set->samples,
+                                    .draw = draw});
     dmat_set(set->Y, in_turn, &draw);
     return set;
 }

@@ -5,6 +5,7 @@
 #include "dist/h5.h"
 #include "dist/random.h"
 #include "dist/reflect.h"
+#include "net/mixture.h"
 
 #include <math.h>
 
@@ -51,6 +52,29 @@ static double gain(const struct spec *spec, const struct dmat *W)
     return sqrt(m < n ? m : n) / sqrt(m * n);
 }
 
+struct sequence {
+    uint64_t seed;
+    int64_t columns;
+};
+
+static double in_sequence(int64_t ig, int64_t jg, const void *context)
+{
+    const struct sequence *s = context;
+    return random_sequence(s->seed, (uint64_t)(ig * s->columns + jg));
+}
+
+/* Uniform numbers of unit variance: random, or from the fixed sequence that starts at its seed + `number`. */
+static void fill_uniform(struct dmat *W, const struct spec *spec, uint64_t stream, int number)
+{
+    if (!spec_is(spec, "model.init.sequence", "none")) {
+        const uint64_t seed = (uint64_t)spec_int(spec, "model.init.sequence") + (uint64_t)number;
+        dmat_set(W, in_sequence, &(struct sequence){.seed = seed, .columns = W->n});
+        return;
+    }
+    random_fill_uniform(W, (uint64_t)spec_int(spec, "run.seed"), stream);
+    dmat_scale(W, sqrt(3));
+}
+
 /* model_create has checked that there are as many scales as layers, or one. */
 double init_scale(const struct spec *spec, int l)
 {
@@ -89,12 +113,14 @@ void init_layer(struct dmat *W, const struct spec *spec, int l, uint64_t stream)
         fill_householder(W, spec, stream);
     } else if (spec_is(spec, "model.init.kind", "identity")) {
         dmat_identity(W, 1);
+    } else if (spec_is(spec, "model.init.kind", "clusters")) {
+        mixture_start(W, spec, l);
     } else if (spec_is(spec, "model.init.kind", "gaussian")) {
         random_fill_normal(W, seed, stream);
         scale *= gain(spec, W);
     } else {
-        random_fill_uniform(W, seed, stream);
-        scale = scale * sqrt(3) * gain(spec, W);
+        fill_uniform(W, spec, stream, l - 1);
+        scale *= gain(spec, W);
     }
     dmat_scale(W, scale);
 }
@@ -139,10 +165,24 @@ static bool read_matrix(struct dmat *to, const char *path, const char *letter, i
     return found;
 }
 
+static void fill_biases(struct model *model, const struct spec *spec)
+{
+    if (!spec_is(spec, "model.init.kind", "uniform") || !(spec_real(spec, "model.init.bias") > 0)) return;
+    for (int l = 1; l <= model->depth; l++) {
+        struct dmat *b = model->params->b[l - 1];
+        if (!b) continue;
+        fill_uniform(b, spec, RANDOM_WEIGHTS + 0x8000 + (uint64_t)l, 20 + l - 1);
+        dmat_scale(b, spec_real(spec, "model.init.bias"));
+    }
+}
+
 bool init_fill(struct model *model, const struct spec *spec, struct problems *problems)
 {
-    if (!spec_is(spec, "model.init.kind", "file")) {
+    if (spec_is(spec, "model.init.kind", "clusters") && !mixture_starts(spec, model, problems)) {
+        /* said */
+    } else if (!spec_is(spec, "model.init.kind", "file")) {
         init_random(model, spec, RANDOM_WEIGHTS);
+        fill_biases(model, spec);
     } else {
         const char *path = spec_text(spec, "model.init.file");
         const struct params *p = model->params;

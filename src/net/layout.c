@@ -2,6 +2,10 @@
 
 #include "base/memory.h"
 
+/* Blocks that `auto` chooses from: smaller ones make thin panels, larger ones slow the factorisations of the set-up. A
+ * panel of one block of every process is wide enough from here on. */
+enum { LEAST_BLOCK = 64, LARGEST_BLOCK = 512, WIDE_PANEL = 512 };
+
 /* Widths and columns as far as the input tells them before the data is read; a width that only the data knows is taken
  * for the hidden one, and an unknown number of samples for many. */
 static double traffic(const struct spec *spec, int nprow, int npcol)
@@ -25,7 +29,59 @@ static double traffic(const struct spec *spec, int nprow, int npcol)
     return sum;
 }
 
-bool layout_choose(const struct spec *spec, int size, int *nprow, int *npcol, struct problems *problems)
+/* Columns a step as far as the input tells; 0 if it does not. */
+static int64_t columns_known(const struct spec *spec)
+{
+    if (!spec_is(spec, "train.batch", "full")) return spec_int(spec, "train.batch");
+    if (spec_applies(spec, "data.train") && !spec_is(spec, "data.train", "all")) return spec_int(spec, "data.train");
+    return spec_applies(spec, "data.cols") ? spec_int(spec, "data.cols") : 0;
+}
+
+/* How much more than its share the fullest process has of n columns in blocks of b, if it could have less. */
+static double imbalance(int64_t n, int64_t b, int npcol)
+{
+    if (n < (int64_t)LEAST_BLOCK * npcol) return 1;
+    return (double)grid_count(n, to_int(b), 0, 0, npcol) * npcol / (double)n;
+}
+
+/* The worst of columns and widths, and what copying costs when a panel is more than one block of every process. */
+static double burden(const int64_t *size, int count, int64_t b, int npcol)
+{
+    double worst = 1;
+    for (int i = 0; i < count; i++) {
+        const double of = imbalance(size[i], b, npcol);
+        if (of > worst) worst = of;
+    }
+    return worst * (b * npcol < WIDE_PANEL ? 1.05 : 1);
+}
+
+/* Only columns are dealt: blocks between 64 and 512 that give every process as many as the others, and few of them. */
+static int block_for_row(const struct spec *spec, int npcol)
+{
+    const int listed = spec_is(spec, "model.widths", "auto") ? 0 : spec_count(spec, "model.widths");
+    int64_t *size = NEW(int64_t, listed + 2);
+    int count = 0;
+    for (; count < listed; count++) size[count] = spec_int_at(spec, "model.widths", count);
+    if (!spec_is(spec, "model.width", "auto")) size[count++] = spec_int(spec, "model.width");
+    if (columns_known(spec) > 0) size[count++] = columns_known(spec);
+    int64_t best = LEAST_BLOCK;
+    for (int i = 0; i < count; i++)
+        for (int64_t rounds = 1;; rounds++) {
+            const int64_t b = (size[i] + rounds * npcol - 1) / (rounds * npcol);
+            if (b < LEAST_BLOCK) break;
+            if (b <= LARGEST_BLOCK && burden(size, count, b, npcol) < burden(size, count, best, npcol)) best = b;
+        }
+    memory_free(size);
+    return to_int(best);
+}
+
+static int block_choose(const struct spec *spec, int nprow, int npcol)
+{
+    if (!spec_is(spec, "grid.block", "auto")) return to_int(spec_int(spec, "grid.block"));
+    return nprow == 1 && npcol > 1 ? block_for_row(spec, npcol) : LEAST_BLOCK;
+}
+
+bool layout_choose(const struct spec *spec, int size, struct layout *layout, struct problems *problems)
 {
     int best = 0;
     double least = 0;
@@ -39,9 +95,11 @@ bool layout_choose(const struct spec *spec, int size, int *nprow, int *npcol, st
         best = rows;
         least = moved;
     }
-    *nprow = best;
-    *npcol = best ? size / best : 0;
-    if (best) return true;
+    *layout = (struct layout){0};
+    if (best) {
+        *layout = (struct layout){best, size / best, block_choose(spec, best, size / best)};
+        return true;
+    }
     const char *key = rows_auto ? "grid.cols" : "grid.rows";
     if (rows_auto || cols_auto)
         spec_problem(spec, problems, key, "%lld does not divide the number of ranks, %d",
@@ -54,10 +112,11 @@ bool layout_choose(const struct spec *spec, int size, int *nprow, int *npcol, st
 
 struct grid *layout_create(MPI_Comm comm, const struct spec *spec, struct problems *problems)
 {
-    int size, nprow, npcol;
+    int size;
+    struct layout layout;
     MPI_Comm_size(comm, &size);
-    if (!layout_choose(spec, size, &nprow, &npcol, problems)) return NULL;
-    struct grid *grid = grid_create(comm, nprow, npcol, to_int(spec_int(spec, "grid.block")));
+    if (!layout_choose(spec, size, &layout, problems)) return NULL;
+    struct grid *grid = grid_create(comm, layout.nprow, layout.npcol, layout.block);
     grid->gemm = spec_is(spec, "grid.gemm", "panel") ? GRID_GEMM_PANEL : GRID_GEMM_PDGEMM;
     return grid;
 }

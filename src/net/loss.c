@@ -74,19 +74,26 @@ static void column_sums(const struct dmat *F, const struct dmat *Y, double *larg
     memory_free(sums);
 }
 
+/* Σ e_i², e = f − y or, with a mask, m∘(f − y); D ← scale·e unless it is NULL. */
+static double errors(int n, double scale, const double *f, const double *y, const double *mask, double *D)
+{
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < n; i++) {
+        const double error = (f[i] - y[i]) * (mask ? mask[i] : 1);
+        sum += error * error;
+        if (D) D[i] = scale * error;
+    }
+    return sum;
+}
+
 /* M NULL: all entries count. D NULL: no derivative. */
 static double squared_error(double scale, const struct dmat *F, const struct dmat *Y, const struct dmat *M, double *D,
                             int64_t ldd)
 {
     double sum = 0;
-    for (int j = 0; j < F->nloc; j++) {
-        const double *f = column(F, j), *y = column(Y, j), *mask = M ? column(M, j) : NULL;
-        for (int i = 0; i < F->mloc; i++) {
-            const double error = mask ? mask[i] * (f[i] - y[i]) : f[i] - y[i];
-            sum += error * error;
-            if (D) D[i + j * ldd] = scale * error;
-        }
-    }
+    for (int j = 0; j < F->nloc; j++)
+        sum += errors(F->mloc, scale, column(F, j), column(Y, j), M ? column(M, j) : NULL, D ? D + j * ldd : NULL);
     return 0.5 * scale * sum;
 }
 

@@ -36,6 +36,9 @@ bool mixture_fits(const struct spec *spec, struct problems *problems)
     if (weighted(spec) && spec_is(spec, "data.counts", "equal"))
         spec_problem(spec, problems, "data.counts",
                      "equal counts leave nothing to data.weights: give only one of them");
+    if (spec_is(spec, "data.stream", "online") && spec_is(spec, "data.counts", "equal"))
+        spec_problem(spec, problems, "data.counts",
+                     "fresh samples (data.stream: online) are of random clusters: take data.counts: random");
     return problems->count == before;
 }
 
@@ -47,6 +50,7 @@ struct mixture *mixture_of(const struct spec *spec)
     mixture->classes = spec_is(spec, "data.kind", "gaussian_mixture");
     mixture->outputs = mixture->classes ? mixture->clusters : 1;
     mixture->equal = spec_is(spec, "data.counts", "equal");
+    mixture->online = spec_is(spec, "data.stream", "online");
     mixture->lambda = spec_is(spec, "data.lambda", "infinite") ? INFINITY : spec_real(spec, "data.lambda");
     mixture->weight = NEW(double, mixture->clusters);
     mixture->cumulated = NEW(double, mixture->clusters);
@@ -130,7 +134,11 @@ struct dataset *mixture_create(const struct grid *grid, const struct spec *spec,
     set->classification = mixture->classes;
     set->X = dmat_create(grid, set->features, set->samples);
     set->Y = dmat_create(grid, set->outputs, set->samples);
-    draw(mixture, mixture->equal, set, (uint64_t)spec_int(spec, "run.seed"), RANDOM_DATA + (train ? 0 : 2), 0);
+    const uint64_t seed = (uint64_t)spec_int(spec, "run.seed");
+    if (train && mixture->online)
+        mixture_fresh(mixture, set, seed, 0);
+    else
+        draw(mixture, mixture->equal, set, seed, RANDOM_DATA + (train ? 0 : 2), 0);
     mixture_destroy(&mixture);
     return set;
 }
@@ -138,4 +146,27 @@ struct dataset *mixture_create(const struct grid *grid, const struct spec *spec,
 void mixture_fresh(const struct mixture *mixture, struct dataset *set, uint64_t seed, uint64_t first)
 {
     draw(mixture, false, set, seed, RANDOM_ONLINE, first);
+}
+
+/* ---------------------------------------------------------------- a start */
+
+bool mixture_starts(const struct spec *spec, const struct model *model, struct problems *problems)
+{
+    if (mixture_is(spec) && !spec_is(spec, "data.kind", "gaussian_mixture") && model->depth == 2) return true;
+    spec_problem(spec, problems, "model.init.kind",
+                 "'clusters' is a start of two layers on clusters (data.kind: xor_mixture or binary_mixture)");
+    return false;
+}
+
+void mixture_start(struct dmat *W, const struct spec *spec, int l)
+{
+    struct mixture *mixture = mixture_of(spec);
+    for (int jl = 0; jl < W->nloc; jl++)
+        for (int il = 0; il < W->mloc; il++) {
+            const int64_t unit = l == 1 ? dmat_row(W, il) : dmat_col(W, jl);
+            const struct cluster cluster = mixture_cluster(mixture, unit % mixture->clusters);
+            const double mean = dmat_col(W, jl) == cluster.axis ? cluster.sign : 0;
+            column(W, jl)[il] = l == 1 ? mean : cluster.positive ? 1 : -1;
+        }
+    mixture_destroy(&mixture);
 }

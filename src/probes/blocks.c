@@ -229,8 +229,9 @@ static void destroy(struct probe *probe)
     probe->state = NULL;
 }
 
-static void advance(struct probe *probe, double lr)
+static void advance(struct probe *probe, double lr, double loss)
 {
+    (void)loss;
     ((struct blocks *)probe->state)->lr = lr;
 }
 

@@ -158,26 +158,30 @@ static void make_room(struct curvature *s, const struct probe *probe, const stru
     s->samples = batches ? columns : set->samples;
     s->rop = rop_create(setting->model, setting->loss, columns,
                         spec_is(spec, "train.microbatch", "all") ? 0 : spec_int(spec, "train.microbatch"));
-    s->A = rop_operator(s->rop, s->matrix, s->row, s->col, s->ridge);
+    s->A = s->remainder ? curvature_remainder(s->rop, s->row, s->col)
+                        : rop_operator(s->rop, s->matrix, s->row, s->col, s->ridge);
 }
 
 static void create(struct probe *probe, const struct setting *setting, struct record *record, struct problems *problems)
 {
-    static const char *const matrices[] = {"hessian", "ggn", "g", "g_centred", NULL};
+    static const char *const matrices[] = {"hessian", "ggn", "g", "g_centred", "remainder", NULL};
     static const char *const sets[] = {"train", "test", "batch", NULL};
     static const char *const whiches[] = {"largest", "smallest", "magnitude", "both", NULL};
     const struct spec *spec = setting->spec;
     struct curvature *s = probe->state = NEW(struct curvature, 1);
+    s->rises.loss = NAN;
     const int before = problems->count;
     char key[128];
     snprintf(key, sizeof key, "%s.operator", probe->key);
-    s->matrix = (enum rop_kind)word_of(spec_text(spec, key), matrices);
+    const int matrix = word_of(spec_text(spec, key), matrices);
+    s->remainder = matrix == ROP_KINDS;
+    s->matrix = s->remainder ? ROP_HESSIAN : (enum rop_kind)matrix;
     snprintf(key, sizeof key, "%s.of", probe->key);
     s->of = (enum curvature_of)word_of(spec_text(spec, key), sets);
     snprintf(key, sizeof key, "%s.which", probe->key);
     s->which = (enum curvature_which)word_of(spec_text(spec, key), whiches);
     s->decay = spec_real(spec, "train.weight_decay");
-    s->ridge = s->matrix == ROP_HESSIAN ? s->decay : 0;
+    s->ridge = s->matrix == ROP_HESSIAN && !s->remainder ? s->decay : 0;
     s->momentum = momentum_of(setting);
     read_block(s, probe, setting, problems);
     if (problems->count > before) return;
@@ -186,6 +190,7 @@ static void create(struct probe *probe, const struct setting *setting, struct re
     if (problems->count > before) return;
     if (curvature_sees_means(s, spec)) s->mixture = mixture_of(spec);
     s->theory = curvature_has_theory(s, setting);
+    s->means = curvature_has_means(s, setting);
     probe->needs_previous = !s->cross;
     curvature_declare(s, probe, setting, record);
 }
@@ -208,9 +213,44 @@ static void destroy(struct probe *probe)
 
 /* ---------------------------------------------------------------- measuring */
 
+static void follow_loss(struct rises *r, double loss)
+{
+    if (!isnan(r->loss)) {
+        r->updates++;
+        r->rises += loss > r->loss;
+    }
+    r->loss = loss;
+}
+
+static void advance(struct probe *probe, double lr, double loss)
+{
+    struct rises *r = &((struct curvature *)probe->state)->rises;
+    (void)lr;
+    if (!r->measured) follow_loss(r, loss);
+    r->measured = false;
+}
+
+static void put_rises(struct curvature *s, const struct probe *probe, double loss)
+{
+    struct rises *r = &s->rises;
+    follow_loss(r, loss);
+    if (curvature_is_sharpness(s) && r->updates > 0)
+        record_put_at(probe->group, s->q_increase, 0, (double)r->rises / (double)r->updates);
+    *r = (struct rises){.loss = loss, .measured = true};
+}
+
+static void archive_rises(struct rises *r, struct archive *archive)
+{
+    archive_real(archive, "rises_loss", &r->loss);
+    archive_int(archive, "rises_updates", &r->updates);
+    archive_int(archive, "rises", &r->rises);
+    r->measured = archive_flag(archive, "rises_measured", r->measured);
+}
+
 static void measure(struct probe *probe, const struct moment *moment, struct record *record)
 {
     struct curvature *s = probe->state;
+    put_rises(s, probe, moment->loss);
     (void)record;
     const struct dataset *set = data_of(s, moment);
     record_put_at(probe->group, s->q_loss, 0, rop_set(s->rop, moment->model, set));
@@ -221,6 +261,7 @@ static void measure(struct probe *probe, const struct moment *moment, struct rec
     curvature_solve(s, probe, moment);
     curvature_gradients(s, probe, moment);
     curvature_weights(s, probe, moment, set->samples);
+    curvature_means(s, probe, moment, set);
 }
 
 /* The reference has the layout of the matrix's vectors. */
@@ -242,6 +283,7 @@ static void archive(struct probe *probe, const struct model *model, struct archi
     (void)model;
     archive_int(archive, "flag", &flag);
     s->flag = (enum curvature_flag)flag;
+    archive_rises(&s->rises, archive);
     if (s->cross) {
         triplets_archive(&s->triplets, s->A, s->rank, "triplets", archive);
         return;
@@ -321,6 +363,7 @@ static void summary(const struct probe *probe, const struct record *record)
 
 const struct probe_kind probe_curvature = {.name = "curvature",
                                            .create = create,
+                                           .advance = advance,
                                            .measure = measure,
                                            .snapshot = snapshot,
                                            .archive = archive,

@@ -13,7 +13,8 @@ static const char THEORY[] = "Ben Arous, Gheissari, Huang and Jagannath (arXiv 2
 
 bool curvature_is_sharpness(const struct curvature *s)
 {
-    return s->full && s->matrix == ROP_HESSIAN && s->of != CURVATURE_TEST && s->which != CURVATURE_SMALLEST;
+    return s->full && s->matrix == ROP_HESSIAN && !s->remainder && s->of != CURVATURE_TEST &&
+           s->which != CURVATURE_SMALLEST;
 }
 
 bool curvature_lists(int64_t size)
@@ -88,6 +89,9 @@ static void declare_gradients(struct curvature *s, struct record_group *g)
         g, "stability_threshold", NULL, NULL, "sharpness at which descent with this learning rate is marginally stable",
         "(2 - eta lambda) (1 + mu) / eta + lambda, mu of the heavy ball, lambda the decay", COHEN);
     s->q_ratio = quantity(g, "stability_ratio", NULL, NULL, "sharpness over that threshold", NULL, COHEN);
+    s->q_increase = quantity(
+        g, "loss_increase_share", NULL, NULL,
+        "share of the updates since the last measurement that made the loss of the step's data rise", NULL, COHEN);
 }
 
 static void declare_weights(struct curvature *s, struct record_group *g, const struct model *model)
@@ -119,6 +123,19 @@ static void declare_weights(struct curvature *s, struct record_group *g, const s
                             "|P_k x_b e_b^T| / |x_b|", BGHJ);
 }
 
+static void declare_means(struct curvature *s, struct record_group *g, const struct setting *setting)
+{
+    record_dimension(g, "class", setting->model->width[setting->model->depth], "class");
+    s->q_mean = quantity(g, "alignment_class_mean", "class", NULL,
+                         "share of a class mean of the layer's inputs in E_k, of the most that k vectors can hold",
+                         "sqrt(sum_i |V_i m|^2 / min(k, rows)) / |m|, V_i the rows of eigenvector i", BGHJ);
+    s->q_mean_share = quantity(g, "class_mean_share", "index", NULL,
+                               "squared share of the eigenvector whose rows are in the span of the class means",
+                               "|V_i Q|_F^2, Q an orthonormal basis of the span", BGHJ);
+    s->q_mean_random = quantity(g, "class_mean_random", NULL, NULL, "class_mean_share of a random vector",
+                                "dimension of the span / inputs of the layer", NULL);
+}
+
 static void declare_outliers(struct curvature *s, struct record_group *g)
 {
     record_dimension(g, "span", 2, "1: of the means, 2: of means and rows of the weights");
@@ -146,14 +163,14 @@ static void text(struct record_group *g, const char *name, const char *format, d
 
 void curvature_declare(struct curvature *s, struct probe *probe, const struct setting *setting, struct record *record)
 {
-    static const char *const matrices[] = {"hessian", "ggn", "g", "g_centred"};
+    static const char *const matrices[] = {"hessian", "ggn", "g", "g_centred", "remainder"};
     static const char *const sets[] = {"train", "test", "batch"};
     struct record_group *g = probe->group =
         record_group(record, probe->name, "step", "eigenvalues of a curvature matrix, and what lies in its eigenspace");
     const double outputs = (double)setting->model->width[setting->model->depth];
     record_group_text(g, "kind", "curvature");
     record_group_text(g, "of", sets[s->of]);
-    record_group_text(g, "operator", matrices[s->matrix]);
+    record_group_text(g, "operator", matrices[s->remainder ? ROP_KINDS : s->matrix]);
     text(g, "ridge_shift", "%.17g", s->ridge);
     text(g, "random_share", "%.17g", (double)s->rank / (double)(s->size > 0 ? s->size : 1));
     if (s->samples > 0) {
@@ -169,5 +186,6 @@ void curvature_declare(struct curvature *s, struct probe *probe, const struct se
     declare_space(s, g);
     declare_gradients(s, g);
     declare_weights(s, g, setting->model);
+    if (s->means) declare_means(s, g, setting);
     if (s->mixture) declare_outliers(s, g);
 }

@@ -12,8 +12,16 @@ enum curvature_of { CURVATURE_TRAIN, CURVATURE_TEST, CURVATURE_BATCH };
 /* Why numbers of the eigenspace E_k are missing. */
 enum curvature_flag { CURVATURE_FINE, CURVATURE_NO_GAP, CURVATURE_NOT_CONVERGED };
 
+/* How often the loss of the step's data was higher than at the step before. */
+struct rises {
+    double loss; /* at the last step that was looked at; NaN before the first */
+    int64_t updates, rises;
+    bool measured; /* that step was looked at by a measurement: its update will show the same loss again */
+};
+
 struct curvature {
     enum rop_kind matrix;
+    bool remainder; /* Hessian less Gauss-Newton matrix; `matrix` is the Hessian then */
     enum curvature_which which;
     enum curvature_of of;
     struct rop_part row, col; /* the same, unless `cross` */
@@ -36,13 +44,16 @@ struct curvature {
     double *merged;            /* [nloc × k] E_k of the largest in magnitude; owned, NULL: it is that of an end */
     double *merged_value;      /* [2k] with residuals; owned, likewise */
     double *fixed;             /* [nloc × k] E_k at the reference; owned, NULL before there is one */
+    struct rises rises;        /* of the loss since the last measurement */
     struct mixture *mixture;   /* whose means live in the space of the block; owned, or NULL */
     bool theory;               /* of bulk and outliers */
+    bool means;                /* of classes are followed */
 
     /* in the record */
     int q_value, q_residual, q_products, q_converged, q_orthogonality, q_gap, q_flag, q_loss;
     int q_rayleigh, q_share, q_full, q_batch, q_update, q_overlap, q_reference;
-    int q_sharpness, q_threshold, q_ratio, q_trace;
+    int q_sharpness, q_threshold, q_ratio, q_increase, q_trace;
+    int q_mean, q_mean_share, q_mean_random;
     int q_weights, q_layers, q_rows, q_columns, q_leading;
     int q_edge, q_outlier, q_outlier_count, q_projection, q_projection_theory, q_leading_theory;
 };
@@ -55,6 +66,12 @@ bool curvature_lists(int64_t size);
 
 /* Local. Declares the probe's quantities, curvature_declare.c. */
 void curvature_declare(struct curvature *s, struct probe *probe, const struct setting *setting, struct record *record);
+
+/* ---- curvature_remainder.c */
+
+/* Local. What the Hessian (without weight decay) has beyond the Gauss-Newton matrix, as an operator of the rop's model
+ * and data; a block of it like those of rop_operator. */
+struct linop *curvature_remainder(struct rop *rop, struct rop_part row, struct rop_part col);
 
 /* ---- curvature_space.c */
 
@@ -75,6 +92,15 @@ const double *curvature_values(const struct curvature *s);
 
 /* Collective on the grid. Shares of the gradients and of the last update in E_k. */
 void curvature_gradients(struct curvature *s, struct probe *probe, const struct moment *moment);
+
+/* ---- curvature_means.c */
+
+/* Local. Whether the means of classes in what the block's layer gets are followed. */
+bool curvature_has_means(const struct curvature *s, const struct setting *setting);
+
+/* Collective on the grid. How the eigenvectors of the block lie to the class means of `set`. */
+void curvature_means(const struct curvature *s, const struct probe *probe, const struct moment *moment,
+                     const struct dataset *set);
 
 /* ---- curvature_weights.c */
 

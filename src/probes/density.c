@@ -38,7 +38,7 @@ struct state {
     double *grid, *density;  /* [points] owned */
     double *trace, *squares; /* [vectors] estimates of tr B and ‖B‖_F² by one vector; owned */
     int q_node, q_weight, q_steps, q_grid, q_density, q_sigma, q_trace, q_error, q_exact, q_squares, q_negative,
-        q_products; /* in the record */
+        q_products, q_remainder; /* in the record */
 };
 
 /* ---------------------------------------------------------------- life */
@@ -105,6 +105,10 @@ static void declare(struct state *s, struct probe *probe, struct record *record)
         scalar(g, "frobenius_estimate", "estimate of the squared Frobenius norm", "P mean_v sum_j weight_j node_j^2");
     s->q_negative = scalar(g, "negative_mass", "share of the spectrum that is negative",
                            "weight of nodes below -1e-8 times the largest, mean over vectors");
+    if (s->matrix == ROP_HESSIAN)
+        s->q_remainder = scalar(g, "remainder_share",
+                                "share of what the Hessian has beyond the Gauss-Newton matrix, without weight decay",
+                                "sqrt(mean_v |(H - GGN) v|^2 / mean_v |H v|^2), estimate of |H - GGN|_F/|H|_F");
     s->q_products = record_quantity(
         g,
         &(struct quantity){.name = "products", .units = "1", .integer = true, .long_name = "matrix-vector products"});
@@ -293,6 +297,34 @@ static double exact_trace(const struct state *s, struct rop *rop, const struct m
     return trace;
 }
 
+static double sum_of_squares(const struct grid *grid, int count, const double *x)
+{
+    double sum = 0;
+    for (int i = 0; i < count; i++) sum += x[i] * x[i];
+    grid_sum(grid, &sum, 1);
+    return sum;
+}
+
+/* By the start vectors, whose squared elements have the mean 1 all over. */
+static void put_remainder(struct probe *probe, const struct state *s, struct rop *rop, const struct grid *grid)
+{
+    struct linop *H = rop_operator(rop, ROP_HESSIAN, ROP_ALL, ROP_ALL, 0);
+    struct linop *G = rop_operator(rop, ROP_GGN, ROP_ALL, ROP_ALL, 0);
+    double *x = NEW(double, 3 * (int64_t)H->nloc), *Hx = x + H->nloc, *Gx = Hx + H->nloc, beyond = 0, all = 0;
+    for (int k = 0; k < s->vectors; k++) {
+        begin_vector(s, H, probe->seed, k, x);
+        H->apply(H, x, Hx);
+        G->apply(G, x, Gx);
+        all += sum_of_squares(grid, H->nloc, Hx);
+        for (int i = 0; i < H->nloc; i++) Hx[i] -= Gx[i];
+        beyond += sum_of_squares(grid, H->nloc, Hx);
+    }
+    record_put_at(probe->group, s->q_remainder, 0, all > 0 ? sqrt(beyond / all) : NAN);
+    memory_free(x);
+    linop_destroy(&G);
+    linop_destroy(&H);
+}
+
 static void measure(struct probe *probe, const struct moment *moment, struct record *record)
 {
     struct state *s = probe->state;
@@ -302,6 +334,7 @@ static void measure(struct probe *probe, const struct moment *moment, struct rec
     struct linop *B = rop_operator(rop, s->matrix, ROP_ALL, ROP_ALL, s->ridge);
     solve(probe, s, B);
     linop_destroy(&B);
+    if (s->matrix == ROP_HESSIAN) put_remainder(probe, s, rop, moment->model->grid);
     record_put_at(probe->group, s->q_trace, 0, mean(s->vectors, s->trace));
     record_put_at(probe->group, s->q_error, 0, standard_error(s->vectors, s->trace));
     record_put_at(probe->group, s->q_squares, 0, mean(s->vectors, s->squares));
@@ -315,7 +348,7 @@ static void need(const struct probe *probe, const struct model *model, struct pr
 {
     const struct state *s = probe->state;
     (void)model;
-    need->passes = 4 * s->steps * s->vectors; /* a product costs about four forward passes */
+    need->passes = 4 * (s->steps + 2) * s->vectors; /* a product costs about four forward passes */
 }
 
 static void summary(const struct probe *probe, const struct record *record)

@@ -147,8 +147,9 @@ static void destroy(struct probe *probe)
     probe->state = NULL;
 }
 
-static void advance(struct probe *probe, double lr)
+static void advance(struct probe *probe, double lr, double loss)
 {
+    (void)loss;
     struct invariant *s = probe->state;
     if (s->scalars) scalars_advance(s->scalars, lr);
 }

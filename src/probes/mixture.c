@@ -98,11 +98,33 @@ static void declare_head(struct state *s, struct record_group *g)
                  "|P v| / |v|, dimension min(K, clusters), or the numerical rank if that is smaller", BGHJ);
 }
 
-static void declare(struct state *s, struct probe *probe, struct record *record)
+static void text(struct record_group *g, const char *name, double value)
+{
+    char *words = memory_text("%.17g", value);
+    record_group_text(g, name, words);
+    memory_free(words);
+}
+
+/* What the numbers are of: the last layer's matrices are means over the training set, without weight decay. */
+static void declare_origin(const struct state *s, const struct setting *setting, struct record_group *g)
+{
+    const double d = (double)s->mixture->features;
+    record_group_text(g, "kind", "mixture");
+    text(g, "random_baseline", sqrt(s->axes / d));
+    text(g, "lambda", s->mixture->lambda);
+    if (!s->head) return;
+    record_group_text(g, "of", "train");
+    record_group_text(g, "ridge_shift", "0");
+    if (!setting->train) return; /* `plan` asks */
+    text(g, "samples", (double)setting->train->samples);
+    text(g, "phi", (double)setting->train->samples / d);
+}
+
+static void declare(struct state *s, struct probe *probe, const struct setting *setting, struct record *record)
 {
     struct record_group *g = probe->group =
         record_group(record, probe->name, "step", "weights against the means of a Gaussian mixture");
-    record_group_text(g, "kind", "mixture");
+    declare_origin(s, setting, g);
     record_dimension(g, "row", s->rows, "row of the first layer: class or hidden unit");
     record_dimension(g, "axis", s->axes, "mean: mu_c, or mu and nu");
     s->q_overlap = quantity(g, "class_overlap", "row", "axis", "overlap of the rows with the means", "W_1 mu_c", HDL);
@@ -190,7 +212,7 @@ static void create(struct probe *probe, const struct setting *setting, struct re
               spec_is(spec, "loss.kind", "logistic") && !model->layer[0].bias;
     if (follows_theory(s, setting) && !spec_is(spec, "train.batch", "full")) start_theory(s, setting);
     if (s->head && model->params) s->centres = mixture_centres(model->grid, s->mixture);
-    declare(s, probe, record);
+    declare(s, probe, setting, record);
 }
 
 static void destroy(struct probe *probe)
@@ -347,7 +369,7 @@ static void summary(const struct probe *probe, const struct record *record)
     double least = INFINITY;
     for (int64_t a = 0; a < s->rows; a++)
         least = fmin(least, record_last(record, probe->name, "alignment_class_span", a));
-    log_say("    rows of the first layer lie in the span of the means by at least %.4f", least);
+    if (isfinite(least)) log_say("    rows of the first layer lie in the span of the means by at least %.4f", least);
     if (s->theory)
         log_say("    row 1: m = %.4f (theory %.4f), |x_perp|^2 = %.4f (%.4f), in the span %.4f (%.4f)",
                 record_last(record, probe->name, "class_overlap", 0),

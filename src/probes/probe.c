@@ -8,10 +8,10 @@
 /* All kinds of probe. To add one: write src/probes/NAME.c with its table, list it here, add its keys to parameters.c.
  */
 extern const struct probe_kind probe_spectrum, probe_subspace, probe_invariant, probe_collapse, probe_mixture,
-    probe_curvature, probe_blocks, probe_density, probe_classes;
-static const struct probe_kind *const kinds[] = {&probe_spectrum, &probe_subspace, &probe_invariant,
-                                                 &probe_collapse, &probe_mixture,  &probe_curvature,
-                                                 &probe_blocks,   &probe_density,  &probe_classes};
+    probe_curvature, probe_blocks, probe_density, probe_classes, probe_flow, probe_pruning;
+static const struct probe_kind *const kinds[] = {&probe_spectrum, &probe_subspace,  &probe_invariant, &probe_collapse,
+                                                 &probe_mixture,  &probe_curvature, &probe_blocks,    &probe_density,
+                                                 &probe_classes,  &probe_flow,      &probe_pruning};
 
 static const char *const of_words[] = {"weights", "gradient", "update", "product"};
 
@@ -163,10 +163,10 @@ void probes_measure(struct probes *probes, const struct moment *moment, bool las
     }
 }
 
-void probes_advance(struct probes *probes, double lr)
+void probes_advance(struct probes *probes, double lr, double loss)
 {
     for (int i = 0; i < probes->count; i++)
-        if (probes->probe[i].kind->advance) probes->probe[i].kind->advance(&probes->probe[i], lr);
+        if (probes->probe[i].kind->advance) probes->probe[i].kind->advance(&probes->probe[i], lr, loss);
 }
 
 void probes_check(const struct probes *probes, struct record *record)

@@ -40,7 +40,7 @@ static void update(struct trainer *t)
     }
     if (t->project) project_apply(t->project, t->gradient);
     optimizer_step(t->optimizer, t->model, t->gradient, lr);
-    probes_advance(t->probes, lr);
+    probes_advance(t->probes, lr, t->loss);
     if (t->reduction) reduction_advance(t->reduction, lr);
     t->time += lr;
     t->step++;

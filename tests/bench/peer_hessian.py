@@ -1,5 +1,5 @@
-"""The Hessian of bench_hessian in PyTorch: a gradient, a product by double backward with the graph kept, SciPy's eigsh on such
-products, and power iteration with deflation (1e-3).
+"""The Hessian of bench_hessian in PyTorch: a gradient, a product by double backward with the graph kept, and SciPy's
+eigsh on such products; or power iteration with deflation.
 
     python3 peer_hessian.py START.h5 RANK TOLERANCE [power]     prints one JSON object
 """
@@ -80,7 +80,7 @@ def lanczos(hessian, rank, tolerance):
 
 
 def power(hessian, rank, tolerance, most=100):
-    """Power iteration with deflation, as the common tools have it: by the change of the eigenvalue; largest in magnitude."""
+    """Power iteration with deflation as common tools have it: by the change of the value; largest in magnitude."""
     n, found = sum(hessian.sizes), []
     hessian.products, start = 0, time.perf_counter()
     for i in range(rank):
@@ -103,15 +103,16 @@ def main(path, rank, tolerance, with_power):
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(2)
     hessian = Hessian(path)
+    if with_power:
+        seconds, products = power(hessian, rank, tolerance)
+        print(json.dumps({"solve_seconds": seconds, "products": products}))
+        return
     v = torch.randn(sum(hessian.sizes))
     answer = {"gradient_seconds": median_seconds(hessian.take_gradient),
               "product_seconds": median_seconds(lambda: hessian.multiply(v)), "kernel": kernel()}
     seconds, products, values = lanczos(hessian, rank, tolerance)
-    answer |= {"solve_seconds": seconds, "products": products, "lambda_1": values[0], "lambda_10": values[-1]}
-    if with_power:
-        seconds, products = power(hessian, rank, 1e-3)
-        answer |= {"power_seconds": seconds, "power_products": products}
-    print(json.dumps(answer))
+    print(json.dumps(answer | {"solve_seconds": seconds, "products": products, "lambda_1": values[0],
+                               "lambda_10": values[-1]}))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
 #include "inputs.h"
 #include "net/loss.h"
 #include "net/mixture.h"
+#include "net/rop.h"
 #include "theory/mixtures.h"
 #include "unit.h"
 
@@ -190,6 +191,69 @@ static void logistic_loss(void **state)
 {
     (void)state;
     on_every_grid(logistic_on);
+}
+
+/* ---------------------------------------------------------------- exact identities of a classifier's matrices */
+
+static double common(int64_t ig, int64_t jg, const void *context)
+{
+    (void)ig;
+    (void)context;
+    return random_normal(SEED, 1, (uint64_t)jg);
+}
+
+/* ‖A x − B x‖; B may be NULL. */
+static double difference(const struct linop *A, const struct linop *B, const struct dmat *x)
+{
+    double *y = NEW(double, A->mloc + 1), *z = NEW(double, A->mloc + 1), square = 0;
+    A->apply(A, x->local, y);
+    if (B) B->apply(B, x->local, z);
+    for (int i = 0; i < A->mloc; i++) square += (y[i] - z[i]) * (y[i] - z[i]);
+    grid_sum(x->grid, &square, 1);
+    memory_free(z);
+    memory_free(y);
+    return sqrt(square);
+}
+
+/* Any weights and data: H (1 ⊗ u) = G (1 ⊗ u) = 0, and the Hessian is the Gauss–Newton matrix. */
+static void identities_on(struct grid *grid)
+{
+    struct problems problems = {0};
+    struct spec *spec = input_of("run: {seed: 3}\n"
+                                 "data: {kind: gaussian_mixture, features: 7, classes: 3, lambda: 4, train: 11}\n"
+                                 "model: {widths: [7, 3]}\nloss: {kind: cross_entropy}\n");
+    const struct loss loss = {LOSS_CROSS_ENTROPY, LOSS_MEAN};
+    struct dataset *set = mixture_create(grid, spec, true, &problems);
+    struct model *model = network_of(grid, spec, 7, 3);
+    struct dmat *u = dmat_create(grid, 3, 7), *v = dmat_create(grid, 3, 7);
+    random_fill_normal(model->params->W[0], SEED, 2);
+    random_fill_normal(v, SEED, 3);
+    dmat_set(u, common, NULL);
+    struct rop *rop = rop_create(model, &loss, set->samples, 0);
+    rop_set(rop, model, set);
+    struct linop *H = rop_operator(rop, ROP_HESSIAN, ROP_ALL, ROP_ALL, 0);
+    struct linop *N = rop_operator(rop, ROP_GGN, ROP_ALL, ROP_ALL, 0);
+    struct linop *G = rop_operator(rop, ROP_G, ROP_ALL, ROP_ALL, 0);
+    const double length = dmat_norm(u) / sqrt(3);
+    assert_true(difference(H, NULL, u) <= 1e-14 * length);
+    assert_true(difference(G, NULL, u) <= 1e-14 * length);
+    assert_true(difference(H, NULL, v) > 1e-3 * length);
+    assert_true(difference(H, N, v) <= 1e-14 * difference(H, NULL, v));
+    linop_destroy(&G);
+    linop_destroy(&N);
+    linop_destroy(&H);
+    rop_destroy(&rop);
+    dmat_destroy(&v);
+    dmat_destroy(&u);
+    model_destroy(&model);
+    dataset_destroy(&set);
+    spec_destroy(&spec);
+}
+
+static void identities(void **state)
+{
+    (void)state;
+    on_every_grid(identities_on);
 }
 
 /* ---------------------------------------------------------------- theory: dynamics */
@@ -457,6 +521,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(samples),
     cmocka_unit_test(impossible),
     cmocka_unit_test(logistic_loss),
+    cmocka_unit_test(identities),
     cmocka_unit_test(points_are_normal),
     cmocka_unit_test(course_of_descent),
     cmocka_unit_test(path_and_end),

@@ -108,7 +108,7 @@ static void values_and_defaults(void **state)
     assert_true(spec_is(spec, "train.batch", "full"));
     assert_true(spec_is(spec, "grid.rows", "auto"));
     assert_false(spec_is(spec, "snapshot.every", "end"));
-    assert_int_equal(spec_int(spec, "grid.block"), 64);
+    assert_true(spec_is(spec, "grid.block", "auto"));
     assert_true(spec_bool(spec, "train.compress"));
     assert_string_equal(spec_text(spec, "loss.kind"), "mse");
     assert_int_equal(spec_count(spec, "probes"), 0);
@@ -298,8 +298,9 @@ static void ill_typed_values(void **state)
 static void numbers_out_of_range(void **state)
 {
     (void)state;
-    assert_messages(MATRIX "grid: {block: 5000}\n",
-                    "in.yaml:2: grid.block: expected an integer, found '5000' (it must be between 1 and 4096)\n");
+    assert_messages(
+        MATRIX "grid: {block: 5000}\n",
+        "in.yaml:2: grid.block: expected an integer or auto, found '5000' (it must be between 1 and 4096)\n");
     assert_messages(MATRIX "grid: {rows: 0}\n",
                     "in.yaml:2: grid.rows: expected an integer or auto, found '0' (it must be at least 1)\n");
     assert_messages(MATRIX "train: {lr: 0}\n",
@@ -628,8 +629,9 @@ static void keys_are_listed(void **state)
     assert_string_equal(text, "grid.block\n"
                               "    meaning   block size of the block-cyclic distribution\n"
                               "    type      integer\n"
-                              "    default   64\n"
+                              "    default   auto\n"
                               "    bounds    between 1 and 4096\n"
+                              "    or        auto\n"
                               "    unit      rows and columns\n"
                               "    applies   always\n"
                               "    resume    control: may change\n");
