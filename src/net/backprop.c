@@ -92,7 +92,22 @@ int backprop_products(const struct model *model, int64_t columns, bool identity,
     return count;
 }
 
-static struct pass pass_begin(const struct backprop *b, const struct dataset *dataset, int64_t j0)
+/* The first layer's output is W_1 itself, and its gradient is E_1: nothing is copied. */
+static bool output_is_weights(const struct model *model, const struct pass *pass)
+{
+    return !pass->a[0] && pass->depth > 1 && !model->layer[0].bias && !sweep_has_slope(&model->layer[0]) &&
+           model->layer[0].skip < 0;
+}
+
+/* Lets a_1 be the columns of `first`. */
+static void put_first(struct pass *pass, const struct dmat *first)
+{
+    dmat_destroy(&pass->a[1]);
+    pass->a[1] = dmat_columns(first, pass->j0, pass->j1);
+}
+
+static struct pass pass_begin(const struct backprop *b, const struct model *model, const struct dataset *dataset,
+                              int64_t j0)
 {
     struct pass pass = {.depth = b->depth, .j0 = j0};
     pass.j1 = j0 + b->chunk < dataset->Y->n ? j0 + b->chunk : dataset->Y->n;
@@ -103,6 +118,7 @@ static struct pass pass_begin(const struct backprop *b, const struct dataset *da
         pass.a[l] = dmat_columns(b->a[l], 0, pass.j1 - j0);
         if (b->d[l]) pass.d[l] = dmat_columns(b->d[l], 0, pass.j1 - j0);
     }
+    if (output_is_weights(model, &pass)) put_first(&pass, model->params->W[0]);
     return pass;
 }
 
@@ -119,7 +135,7 @@ static void pass_end(struct pass *pass)
 /* a_l, and φ′(z_l) in d_l, of every layer. */
 static void forward_layers(const struct backprop *b, const struct model *model, struct pass *pass)
 {
-    for (int l = 1; l <= b->depth; l++) {
+    for (int l = output_is_weights(model, pass) ? 2 : 1; l <= b->depth; l++) {
         const struct layer *layer = &model->layer[l - 1];
         const bool curved = layer->activation != ACTIVATION_LINEAR;
         struct dmat *a = pass->a[l], *z = curved ? pass->d[l] : a;
@@ -153,14 +169,17 @@ static struct dmat *through_activation(const struct layer *layer, struct dmat *E
 static void backward(const struct backprop *b, const struct model *model, struct pass *pass, struct params *gradient)
 {
     const int lowest = sweep_lowest_trainable(model);
+    const bool as_it_is = output_is_weights(model, pass);
     for (int l = b->depth; l >= lowest; l--) {
         const struct layer *layer = &model->layer[l - 1];
         struct dmat *D = through_activation(layer, pass->a[l], pass->d[l]);
+        if (l == 1 && as_it_is) break;
         if (layer->trainable) {
             sweep_weight_product(D, pass->a[l - 1], pass->j0, pass->j0 > 0, gradient->W[l - 1]);
             if (layer->bias) sweep_add_row_sums(D, gradient->b[l - 1], b->bias);
         }
         if (l == lowest) break;
+        if (l == 2 && as_it_is) put_first(pass, gradient->W[0]);
         struct dmat *E = pass->a[l - 1];
         dmat_gemm('T', 'N', 1, model->params->W[l - 1], D, 0, E);
         for (int m = l; m <= b->depth; m++)
@@ -183,7 +202,7 @@ double backprop_gradient(struct backprop *b, const struct model *model, const st
         if (gradient->b[l]) dmat_fill(gradient->b[l], 0);
     }
     for (int64_t j0 = 0; j0 < dataset->Y->n; j0 += b->chunk) {
-        struct pass pass = pass_begin(b, dataset, j0);
+        struct pass pass = pass_begin(b, model, dataset, j0);
         struct dmat *F = forward(b, model, &pass);
         loss += loss_derivative_on(&b->loss, dataset, j0, F);
         if (model->output_scale != 1) dmat_scale(F, model->output_scale); /* ∂ℓ/∂a_L = α ∂ℓ/∂f */
@@ -197,7 +216,7 @@ double backprop_evaluate(struct backprop *b, const struct model *model, const st
 {
     double sums[2] = {constant_part(b, dataset), 0};
     for (int64_t j0 = 0; j0 < dataset->Y->n; j0 += b->chunk) {
-        struct pass pass = pass_begin(b, dataset, j0);
+        struct pass pass = pass_begin(b, model, dataset, j0);
         double correct;
         sums[0] += loss_value_on(&b->loss, dataset, j0, forward(b, model, &pass), &correct);
         sums[1] += correct;
@@ -213,7 +232,7 @@ double backprop_recovery(struct backprop *b, const struct model *model, const st
     double sum = 0;
     if (!dataset->M && !dataset->sensing) return NAN;
     for (int64_t j0 = 0; j0 < dataset->Y->n; j0 += b->chunk) {
-        struct pass pass = pass_begin(b, dataset, j0);
+        struct pass pass = pass_begin(b, model, dataset, j0);
         sum += loss_unseen_on(dataset, j0, forward(b, model, &pass));
         pass_end(&pass);
     }
@@ -226,7 +245,7 @@ void backprop_features(struct backprop *b, const struct model *model, const stru
                        void *context)
 {
     for (int64_t j0 = 0; j0 < dataset->Y->n; j0 += b->chunk) {
-        struct pass pass = pass_begin(b, dataset, j0);
+        struct pass pass = pass_begin(b, model, dataset, j0);
         struct dmat *Y = dmat_columns(dataset->Y, j0, pass.j1);
         if (!again || b->chunk < dataset->Y->n) forward_layers(b, model, &pass);
         for (int l = 0; l <= b->depth; l++) visit(context, l, pass.a[l], Y, j0);
