@@ -2,6 +2,8 @@
 
 #include "base/memory.h"
 
+#include <math.h>
+
 /* Blocks that `auto` chooses from: smaller ones make thin panels, larger ones slow the factorisations of the set-up. A
  * panel of one block of every process is wide enough from here on. */
 enum { LEAST_BLOCK = 64, LARGEST_BLOCK = 512, WIDE_PANEL = 512 };
@@ -44,13 +46,15 @@ static double imbalance(int64_t n, int64_t b, int npcol)
     return (double)grid_count(n, to_int(b), 0, 0, npcol) * npcol / (double)n;
 }
 
-/* The worst of columns and widths, and what copying costs when a panel is more than one block of every process. */
-static double burden(const int64_t *size, int count, int64_t b, int npcol)
+/* The worst of columns and widths, and what copying costs when a panel is more than one block of every process.
+ * Products are divided by the columns of a step, which stand last; only memory and the passes over parameters by the
+ * widths. */
+static double burden(const int64_t *size, int count, bool columns, int64_t b, int npcol)
 {
     double worst = 1;
     for (int i = 0; i < count; i++) {
-        const double of = imbalance(size[i], b, npcol);
-        if (of > worst) worst = of;
+        const double weight = columns && i == count - 1 ? 1 : 0.25;
+        worst = fmax(worst, 1 + weight * (imbalance(size[i], b, npcol) - 1));
     }
     return worst * (b * npcol < WIDE_PANEL ? 1.05 : 1);
 }
@@ -63,13 +67,16 @@ static int block_for_row(const struct spec *spec, int npcol)
     int count = 0;
     for (; count < listed; count++) size[count] = spec_int_at(spec, "model.widths", count);
     if (!spec_is(spec, "model.width", "auto")) size[count++] = spec_int(spec, "model.width");
-    if (columns_known(spec) > 0) size[count++] = columns_known(spec);
+    const bool columns = columns_known(spec) > 0;
+    if (columns) size[count++] = columns_known(spec);
     int64_t best = LEAST_BLOCK;
     for (int i = 0; i < count; i++)
         for (int64_t rounds = 1;; rounds++) {
             const int64_t b = (size[i] + rounds * npcol - 1) / (rounds * npcol);
             if (b < LEAST_BLOCK) break;
-            if (b <= LARGEST_BLOCK && burden(size, count, b, npcol) < burden(size, count, best, npcol)) best = b;
+            if (b <= LARGEST_BLOCK &&
+                burden(size, count, columns, b, npcol) < burden(size, count, columns, best, npcol))
+                best = b;
         }
     memory_free(size);
     return to_int(best);

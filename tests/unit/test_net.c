@@ -42,9 +42,39 @@ static void check_layout(const char *text, int nprow, int npcol)
     assert_int_equal(grid->nprow, nprow);
     assert_int_equal(grid->npcol, npcol);
     assert_int_equal(grid->gemm, strstr(text, "pdgemm") ? GRID_GEMM_PDGEMM : GRID_GEMM_PANEL);
-    assert_int_equal(grid->block, strstr(text, "block") ? 5 : 64);
+    if (strstr(text, "block")) assert_int_equal(grid->block, 5);
     grid_destroy(&grid);
     spec_destroy(&spec);
+}
+
+/* On so many process columns, if there are as many ranks. */
+static void check_block(const char *text, int npcol, int block)
+{
+    struct problems problems = {0};
+    struct spec *spec = spec_of(text);
+    int size;
+
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    if (size == npcol) {
+        struct grid *grid = layout_create(MPI_COMM_WORLD, spec, &problems);
+        assert_non_null(grid);
+        assert_int_equal(grid->block, block);
+        grid_destroy(&grid);
+    }
+    spec_destroy(&spec);
+}
+
+/* `auto`: one block a process of what is dealt, if it can be between 64 and 512. */
+static void blocks(void **state)
+{
+    (void)state;
+    check_block("model: {width: 1000, depth: 3}\n", 1, 64);
+    check_block("model: {width: 1000, depth: 3}\ntrain: {batch: 1000}\n", 2, 500);
+    check_block("model: {width: 4096, depth: 3}\ntrain: {batch: 8192}\n", 2, 512);
+    check_block("model: {width: 1000, depth: 3}\ntrain: {batch: 2000}\n", 4, 250);
+    check_block("model: {width: 2000, depth: 3}\ntrain: {batch: 200}\ngrid: {rows: 1}\n", 2, 100);
+    check_block("model: {width: 30, depth: 3}\ntrain: {batch: 60}\n", 2, 64);
+    check_block("model: {width: 1000, depth: 3}\ngrid: {rows: 2}\n", 4, 64);
 }
 
 static void check_no_layout(const char *text, const char *message)
@@ -475,9 +505,9 @@ static void fresh_samples(void **state)
 }
 
 static const struct CMUnitTest net_tests[] = {
-    cmocka_unit_test(layouts),       cmocka_unit_test(widths), cmocka_unit_test(refused_models),
-    cmocka_unit_test(parameters),    cmocka_unit_test(losses), cmocka_unit_test(gradients),
-    cmocka_unit_test(fresh_samples),
+    cmocka_unit_test(layouts),        cmocka_unit_test(blocks),        cmocka_unit_test(widths),
+    cmocka_unit_test(refused_models), cmocka_unit_test(parameters),    cmocka_unit_test(losses),
+    cmocka_unit_test(gradients),      cmocka_unit_test(fresh_samples),
 
     cmocka_unit_test(recoveries),
 };
