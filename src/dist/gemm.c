@@ -436,6 +436,8 @@ void dmat_gemm(char ta, char tb, double a, const struct dmat *A, const struct dm
         dmat_scale(C, b);
     else if (C->grid->gemm == GRID_GEMM_PDGEMM)
         by_pblas(ta, tb, a, A, B, b, C);
+    else if (C->grid->size == 1)
+        local_gemm(ta, tb, C->mloc, C->nloc, (int)k, a, A->local, A->lld, B->local, B->lld, b, C->local, C->lld);
     else if (one_row(C->grid))
         by_row(ta, tb, a, A, B, b, C);
     else if (ta == 'T')
