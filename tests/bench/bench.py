@@ -133,7 +133,7 @@ def twins(bench):
     invariant(bench, study)
 
 
-def beside_numpy(bench, study, turns=9, steps=12):
+def beside_numpy(bench, study, turns=9, steps=30):
     """A step of the same network alone beside the same step in NumPy, by turns; the ratio is that in the middle."""
     pairs = []
     for _ in range(turns):
