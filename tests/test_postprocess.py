@@ -305,9 +305,9 @@ def test_published_beside_ours(tmp_path):
 
 def test_entries_are_of_shipped_studies():
     import published
-    inputs = POSTPROCESS.parent / "inputs" / "parsimony"
+    inputs = {path.stem: path for path in (POSTPROCESS.parent / "inputs").rglob("*.yaml")}
     for name in json.loads(published.FILE.read_text(encoding="utf-8")):
-        text = (inputs / f"{name}.yaml").read_text(encoding="utf-8")
+        text = inputs[name].read_text(encoding="utf-8")
         assert published.study(text) == name
         for entry in published.entries(name):
             assert bool(entry.quantity) != bool(entry.figure) and (entry.value is None) == bool(entry.range), entry.what

@@ -85,7 +85,9 @@ static int block_for_row(const struct spec *spec, int npcol)
 static int block_choose(const struct spec *spec, int nprow, int npcol)
 {
     if (!spec_is(spec, "grid.block", "auto")) return to_int(spec_int(spec, "grid.block"));
-    return nprow == 1 && npcol > 1 ? block_for_row(spec, npcol) : LEAST_BLOCK;
+    /* whitening is a singular value decomposition, which wants small blocks */
+    const bool whitens = spec_applies(spec, "data.whiten") && spec_bool(spec, "data.whiten");
+    return nprow == 1 && npcol > 1 && !whitens ? block_for_row(spec, npcol) : LEAST_BLOCK;
 }
 
 bool layout_choose(const struct spec *spec, int size, struct layout *layout, struct problems *problems)
