@@ -14,8 +14,9 @@
  *   ggn       generalised Gauss–Newton: (1/s) Σ J_iᵀ (∂²ℓ_i/∂f²) J_i, J_i = ∂f_i/∂θ
  *   g         second moment (1/N) Σ g_i g_iᵀ
  *   g_centred covariance g − g gᵀ
- * The last two need a loss that is a sum over samples (rop_defined). */
-enum rop_kind { ROP_HESSIAN, ROP_GGN, ROP_G, ROP_G_CENTRED, ROP_KINDS };
+ *   remainder ∇² of the loss − ggn, by a product with each
+ * The moments need a loss that is a sum over samples (rop_defined). */
+enum rop_kind { ROP_HESSIAN, ROP_GGN, ROP_G, ROP_G_CENTRED, ROP_REMAINDER, ROP_KINDS };
 
 /* Part of the parameters. */
 struct rop_part {

@@ -9,16 +9,12 @@
  *     N,T   C_ij = Σ_q A_iq B_:qᵀ   panels of columns of C: rows of B gathered down the column, sums over process
  *                                   columns
  *
- * On one process row gemm_row does it with less copying. */
+ * This is for several process rows; gemm_row does it on one, with less copying. */
 #include "base/error.h"
 #include "base/memory.h"
 
 #include "fortran.h"
 #include "gemm_private.h"
-
-/* Doubles in one panel: large enough for a DGEMM at full speed, small beside the operands. */
-static const int64_t PANEL_DOUBLES = (int64_t)1 << 18;
-static const int64_t PANEL_WIDTH = 512; /* at least: DGEMM packs an operand anew, or updates C, once a panel */
 
 void local_gemm(char ta, char tb, int m, int n, int k, double a, const double *A, int lda, const double *B, int ldb,
                 double b, double *C, int ldc)
@@ -27,10 +23,11 @@ void local_gemm(char ta, char tb, int m, int n, int k, double a, const double *A
     dgemm_(&ta, &tb, &m, &n, &k, &a, A, &lda, B, &ldb, &b, C, &ldc);
 }
 
-/* Width of panels over an index of size n when a panel has `rows` rows, the same on every rank: the count is of the
- * largest rank. A multiple of the block times the processes, so that every panel but the last is dealt evenly; one
- * block of each process if that is wide enough, because such panels are multiplied where they are (gemm_row). */
-static int64_t panel_width(int64_t rows, int64_t n, int nb, int procs)
+/* Doubles in one panel: large enough for a DGEMM at full speed, small beside the operands. */
+static const int64_t PANEL_DOUBLES = (int64_t)1 << 18;
+static const int64_t PANEL_WIDTH = 512; /* at least: DGEMM packs an operand anew, or updates C, once a panel */
+
+int64_t panel_width(int64_t rows, int64_t n, int nb, int procs)
 {
     int64_t unit = (int64_t)nb * procs;
     int64_t width = PANEL_DOUBLES / (rows > 0 ? rows : 1);
@@ -142,7 +139,6 @@ static struct panel gather_columns(const struct dmat *A, int i0, int i1, int64_t
 static struct panel gather_rows(const struct dmat *B, int64_t k0, int64_t k1, int slot)
 {
     const struct grid *grid = B->grid;
-    if (grid->nprow == 1) return (struct panel){B->local + k0, B->lld};
     struct deal deal = deal_create(k0, k1, B->mb, grid->myrow, grid->nprow);
     int width = (int)(k1 - k0), mine = deal.count[grid->myrow];
     double *dealt = grid_work(grid, SLOT_EXCHANGE, (int64_t)width * B->nloc);
@@ -232,33 +228,25 @@ static void add_rows(struct dmat *C, int64_t i0, int64_t i1, const double *T, do
     deal_destroy(&deal);
 }
 
-static int64_t largest_local(int64_t n, int nb, int procs)
-{
-    return grid_count(n, nb, 0, 0, procs);
-}
-
-/* Width of the panels of C (m × n) with inner index k, of the three shapes of products. */
+/* Width of the panels of C (m × n) with inner index k, of the three shapes of products; several process rows. */
 static int64_t width_nn(const struct grid *grid, int64_t m, int64_t n, int64_t k)
 {
     const int64_t rows = largest_local(m, grid->block, grid->nprow), cols = largest_local(n, grid->block, grid->npcol);
-    const int64_t tall = grid->npcol > 1 ? rows : 0, wide = grid->nprow > 1 ? cols : 0;
+    const int64_t tall = grid->npcol > 1 ? rows : 0;
     const int procs = grid->npcol > grid->nprow ? grid->npcol : grid->nprow;
-    return grid->size == 1 ? k : panel_width(tall > wide ? tall : wide, k, grid->block, procs);
+    return panel_width(tall > cols ? tall : cols, k, grid->block, procs);
 }
 
 static int64_t width_tn(const struct grid *grid, int64_t m, int64_t n, int64_t k)
 {
     const int64_t inner = largest_local(k, grid->block, grid->nprow), cols = largest_local(n, grid->block, grid->npcol);
-    if (grid->size == 1) return k;
-    if (grid->nprow == 1) return panel_width(m, k, 1, 1);
     return panel_width(cols > inner ? cols : inner, m, grid->block, grid->npcol);
 }
 
 static int64_t width_nt(const struct grid *grid, int64_t m, int64_t n, int64_t k)
 {
     const int64_t rows = largest_local(m, grid->block, grid->nprow), inner = largest_local(k, grid->block, grid->npcol);
-    const int64_t tall = grid->nprow > 1 && inner > rows ? inner : rows;
-    return grid->size == 1 ? n : panel_width(tall, n, grid->block, grid->npcol);
+    return panel_width(inner > rows ? inner : rows, n, grid->block, grid->npcol);
 }
 
 static void panel_nn(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)
@@ -301,45 +289,10 @@ static void panel_nt(double a, const struct dmat *A, const struct dmat *B, doubl
     }
 }
 
-static bool one_row(const struct grid *grid)
-{
-    return grid->nprow == 1 && grid->npcol > 1;
-}
-
-/* What gemm_row does to gather `width` of n dealt columns of `rows` out of `high` local rows. */
-static void need_gather(struct gemm_need *need, const struct grid *grid, int64_t rows, int64_t high, int64_t width)
-{
-    const int64_t size = rows * width;
-    const double others = grid->npcol - 1, own = (double)size / grid->npcol;
-    const bool together = rows == high, whole = width <= (int64_t)grid->block * grid->npcol;
-    need->messages += others * need->panels;
-    need->received += 8 * own * others * need->panels;
-    need->copied += 16 * ((together ? 0 : own) + (whole ? 0 : (double)size)) * need->panels;
-    need->work[SLOT_PANEL] = together ? size - size / grid->npcol : size;
-    if (!whole) need->work[SLOT_PANEL_B] = size;
-}
-
-/* What it does to sum `width` dealt columns of C, whose parts have `rows` rows, from `inner` local columns; work space
- * as if C's old elements are kept. */
-static void need_parts(struct gemm_need *need, const struct grid *grid, int64_t rows, int64_t width, int64_t inner)
-{
-    const int64_t share = largest_local(width, grid->block, grid->npcol);
-    const double others = grid->npcol - 1;
-    const bool whole = width <= (int64_t)grid->block * grid->npcol;
-    need->messages += others * need->panels;
-    need->received += 8 * (double)(share * rows) * others * need->panels;
-    need->copied +=
-        (24 * (double)(share * rows) * (others - 1) + (whole ? 0 : 16 * (double)(width * inner))) * need->panels;
-    need->work[SLOT_PANEL] = share * rows * (grid->npcol - 1);
-    need->work[SLOT_EXCHANGE] = rows * (width - width / grid->npcol);
-    if (!whole) need->work[SLOT_PANEL_B] = share * inner;
-}
-
 /* What gather_rows does for a panel of `width` rows of a matrix with `cols` local columns. */
 static void need_rows(struct gemm_need *need, const struct grid *grid, int64_t width, int64_t cols, int slot)
 {
     const double size = (double)(width * cols), others = grid->nprow - 1;
-    if (grid->nprow == 1) return;
     need->messages += others * need->panels;
     need->received += 8 * size * others / grid->nprow * need->panels;
     need->copied += 16 * (size + size / grid->nprow) * need->panels;
@@ -374,12 +327,10 @@ static void need_sums(struct gemm_need *need, int procs, int64_t size, bool rows
 struct gemm_need gemm_need(const struct grid *grid, char ta, char tb, int64_t m, int64_t n, int64_t k)
 {
     const int64_t rows = largest_local(m, grid->block, grid->nprow), cols = largest_local(n, grid->block, grid->npcol);
-    struct gemm_need need = {0};
-    if (ta == 'T' && grid->nprow == 1) {
-        const int64_t width = width_tn(grid, m, n, k);
-        need = (struct gemm_need){.m = m, .n = cols, .k = width, .panels = (double)k / (double)width};
-        if (one_row(grid)) need_gather(&need, grid, width, k, m);
-    } else if (ta == 'T') {
+    struct gemm_need need = {.m = m, .n = n, .k = k, .panels = 1};
+    if (grid->size == 1) return need;
+    if (grid->nprow == 1) return row_need(grid, ta, tb, m, n, k);
+    if (ta == 'T') {
         const int64_t width = width_tn(grid, m, n, k), inner = largest_local(k, grid->block, grid->nprow);
         need = (struct gemm_need){.m = width, .n = cols, .k = inner, .panels = (double)m / (double)width};
         need_columns(&need, grid, inner, width);
@@ -387,21 +338,13 @@ struct gemm_need gemm_need(const struct grid *grid, char ta, char tb, int64_t m,
     } else if (tb == 'T') {
         const int64_t width = width_nt(grid, m, n, k), inner = largest_local(k, grid->block, grid->npcol);
         need = (struct gemm_need){.m = rows, .n = width, .k = inner, .panels = (double)n / (double)width};
-        if (one_row(grid)) {
-            need_parts(&need, grid, rows, width, inner);
-        } else {
-            need_rows(&need, grid, width, inner, SLOT_PANEL_B);
-            need_sums(&need, grid->npcol, width * rows, false);
-        }
+        need_rows(&need, grid, width, inner, SLOT_PANEL_B);
+        need_sums(&need, grid->npcol, width * rows, false);
     } else {
         const int64_t width = width_nn(grid, m, n, k);
         need = (struct gemm_need){.m = rows, .n = cols, .k = width, .panels = (double)k / (double)width};
-        if (one_row(grid)) {
-            need_gather(&need, grid, rows, rows, width);
-        } else {
-            need_columns(&need, grid, rows, width);
-            need_rows(&need, grid, width, cols, SLOT_PANEL_B);
-        }
+        need_columns(&need, grid, rows, width);
+        need_rows(&need, grid, width, cols, SLOT_PANEL_B);
     }
     return need;
 }
@@ -411,16 +354,6 @@ static void by_pblas(char ta, char tb, double a, const struct dmat *A, const str
     const int m = to_int(C->m), n = to_int(C->n), k = to_int(ta == 'N' ? A->n : A->m), one = 1;
     pdgemm_(&ta, &tb, &m, &n, &k, &a, A->local, &one, &one, A->desc, B->local, &one, &one, B->desc, &b, C->local, &one,
             &one, C->desc);
-}
-
-static void by_row(char ta, char tb, double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)
-{
-    if (ta == 'T')
-        row_tn(a, A, B, b, C, width_tn(C->grid, C->m, C->n, A->m));
-    else if (tb == 'T')
-        row_nt(a, A, B, b, C, width_nt(C->grid, C->m, C->n, A->n));
-    else
-        row_nn(a, A, B, b, C, width_nn(C->grid, C->m, C->n, A->n));
 }
 
 void dmat_gemm(char ta, char tb, double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)
@@ -438,8 +371,8 @@ void dmat_gemm(char ta, char tb, double a, const struct dmat *A, const struct dm
         by_pblas(ta, tb, a, A, B, b, C);
     else if (C->grid->size == 1)
         local_gemm(ta, tb, C->mloc, C->nloc, (int)k, a, A->local, A->lld, B->local, B->lld, b, C->local, C->lld);
-    else if (one_row(C->grid))
-        by_row(ta, tb, a, A, B, b, C);
+    else if (C->grid->nprow == 1)
+        row_gemm(ta, tb, a, A, B, b, C);
     else if (ta == 'T')
         panel_tn(a, A, B, b, C);
     else if (tb == 'T')

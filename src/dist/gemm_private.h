@@ -26,14 +26,21 @@ static inline void copy_rows(const double *from, int64_t ld_from, double *to, in
     for (int j = 0; j < cols; j++) memcpy(to + j * ld_to, from + j * ld_from, (size_t)rows * sizeof(double));
 }
 
-/* Collective on the grid, of one process row and more than one process column. C ← a·A B + b·C, a·Aᵀ B + b·C and
- * a·A Bᵀ + b·C with panels of `width` of the inner index (N,T: of C's columns). */
-void row_nn(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C, int64_t width);
+/* Local. Width of panels over an index of size n when a panel has `rows` rows, the same on every rank: the count is of
+ * the largest rank. A multiple of the block times the processes, so that every panel but the last is dealt evenly; one
+ * block of each process if that is wide enough, because such panels are multiplied where they are (gemm_row). */
+int64_t panel_width(int64_t rows, int64_t n, int nb, int procs);
 
-/* Collective on the grid. As row_nn. */
-void row_tn(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C, int64_t width);
+/* Local. The part of n indices on process 0, which has most. */
+static inline int64_t largest_local(int64_t n, int nb, int procs)
+{
+    return grid_count(n, nb, 0, 0, procs);
+}
 
-/* Collective on the grid. As row_nn. */
-void row_nt(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C, int64_t width);
+/* Collective on the grid, of one process row and more than one process column. As dmat_gemm. */
+void row_gemm(char ta, char tb, double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C);
+
+/* Local. What row_gemm does; as gemm_need. */
+struct gemm_need row_need(const struct grid *grid, char ta, char tb, int64_t m, int64_t n, int64_t k);
 
 #endif

@@ -128,7 +128,7 @@ static const double *gather_natural(const struct dmat *A, struct exchange *x, co
     return panel;
 }
 
-void row_nn(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C, int64_t width)
+static void row_nn(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C, int64_t width)
 {
     const int rows = A->mloc, ld = rows > 0 ? rows : 1;
     for (int64_t k0 = 0; k0 < A->n; k0 += width) {
@@ -151,7 +151,7 @@ void row_nn(double a, const struct dmat *A, const struct dmat *B, double b, stru
 }
 
 /* One DGEMM: two that share Aᵀ's long rows take 10 per cent more. */
-void row_tn(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C, int64_t width)
+static void row_tn(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C, int64_t width)
 {
     struct deal deal = deal_create(A, 0, A->n);
     for (int64_t k0 = 0; k0 < A->m; k0 += width) {
@@ -215,7 +215,7 @@ static void send_parts(struct exchange *x, const struct deal *deal, double a, co
     }
 }
 
-void row_nt(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C, int64_t width)
+static void row_nt(double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C, int64_t width)
 {
     const bool keep = b != 0;
     for (int64_t j0 = 0; j0 < C->n; j0 += width) {
@@ -238,4 +238,63 @@ void row_nt(double a, const struct dmat *A, const struct dmat *B, double b, stru
         exchange_end(&x, deal.procs);
         deal_destroy(&deal);
     }
+}
+
+/* ---------------------------------------------------------------- the three shapes */
+
+/* Of panels of C (m × n) with inner index k. */
+static int64_t width_of(const struct grid *grid, char ta, char tb, int64_t m, int64_t n, int64_t k)
+{
+    return ta == 'T' ? panel_width(m, k, 1, 1) : panel_width(m, tb == 'T' ? n : k, grid->block, grid->npcol);
+}
+
+void row_gemm(char ta, char tb, double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)
+{
+    const int64_t width = width_of(C->grid, ta, tb, C->m, C->n, ta == 'T' ? A->m : A->n);
+    (ta == 'T' ? row_tn : tb == 'T' ? row_nt : row_nn)(a, A, B, b, C, width);
+}
+
+/* To gather `width` dealt columns of `rows` out of `high` local rows; in natural order they are copied. */
+static void need_gather(struct gemm_need *need, const struct grid *grid, int64_t rows, int64_t high, int64_t width,
+                        bool in_order)
+{
+    const int64_t size = rows * width;
+    const double others = grid->npcol - 1, own = (double)size / grid->npcol;
+    const bool whole = width <= (int64_t)grid->block * grid->npcol, copied = rows < high || (whole && in_order);
+    need->messages = others * need->panels;
+    need->received = 8 * own * others * need->panels;
+    need->copied = 16 * ((copied ? own : 0) + (whole ? 0 : (double)size)) * need->panels;
+    need->work[SLOT_PANEL] = copied ? size : size - size / grid->npcol;
+    if (!whole) need->work[SLOT_PANEL_B] = size;
+}
+
+/* To sum `width` dealt columns of C, whose parts have `rows` rows, from `inner` local columns; work space as if C's old
+ * elements are kept. */
+static void need_parts(struct gemm_need *need, const struct grid *grid, int64_t rows, int64_t width, int64_t inner)
+{
+    const int64_t share = largest_local(width, grid->block, grid->npcol);
+    const double others = grid->npcol - 1, part = (double)(share * rows);
+    const bool whole = width <= (int64_t)grid->block * grid->npcol;
+    need->messages = others * need->panels;
+    need->received = 8 * part * others * need->panels;
+    need->copied = (24 * part * (others - 1) + (whole ? 0 : 16 * (double)(width * inner))) * need->panels;
+    need->work[SLOT_PANEL] = share * rows * (grid->npcol - 1);
+    need->work[SLOT_EXCHANGE] = rows * (width - width / grid->npcol);
+    if (!whole) need->work[SLOT_PANEL_B] = share * inner;
+}
+
+struct gemm_need row_need(const struct grid *grid, char ta, char tb, int64_t m, int64_t n, int64_t k)
+{
+    const int64_t width = width_of(grid, ta, tb, m, n, k), cols = largest_local(n, grid->block, grid->npcol);
+    struct gemm_need need = {.m = m, .n = cols, .k = width, .panels = (double)k / (double)width};
+    if (ta == 'T') {
+        need_gather(&need, grid, width, k, m, true);
+    } else if (tb == 'T') {
+        const int64_t inner = largest_local(k, grid->block, grid->npcol);
+        need = (struct gemm_need){.m = m, .n = width, .k = inner, .panels = (double)n / (double)width};
+        need_parts(&need, grid, m, width, inner);
+    } else {
+        need_gather(&need, grid, m, m, width, false);
+    }
+    return need;
 }

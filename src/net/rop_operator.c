@@ -142,9 +142,9 @@ static void clear_layer(const struct model *model, const struct side *side)
     if (side->layer) memset(side->layer, 0, (size_t)(start[0] - start[-1]) * sizeof *side->layer);
 }
 
-/* to ← B from, from the part `in` to the part `out`. */
-static void multiply(const struct context *c, const struct side *in, const struct side *out, const double *from,
-                     double *to)
+/* to ← B from of one kind but the remainder, from the part `in` to the part `out`. */
+static void multiply_by(enum rop_kind kind, const struct context *c, const struct side *in, const struct side *out,
+                        const double *from, double *to)
 {
     struct rop *rop = c->rop;
     const struct model *model = rop->model;
@@ -153,16 +153,30 @@ static void multiply(const struct context *c, const struct side *in, const struc
     if (in->layer) move_unit(model, in, (double *)from, true);
     memset(to, 0, (size_t)out->nloc * sizeof *to);
     struct rop_vector v = vector_over(model, in, (double *)from), product = vector_over(model, out, to);
-    if (c->kind == ROP_G || c->kind == ROP_G_CENTRED)
-        second_moment(rop, c->kind == ROP_G_CENTRED, &v, &product);
+    if (kind == ROP_G || kind == ROP_G_CENTRED)
+        second_moment(rop, kind == ROP_G_CENTRED, &v, &product);
     else
         for (int64_t j0 = -1; rop_next(rop, &j0);) {
             rop_fill(rop, j0);
-            rop_sweep(rop, c->kind == ROP_GGN, &v, &product);
+            rop_sweep(rop, kind == ROP_GGN, &v, &product);
         }
     if (out->layer) move_unit(model, out, to, false);
     vector_destroy(&product, model->depth);
     vector_destroy(&v, model->depth);
+}
+
+static void multiply(const struct context *c, const struct side *in, const struct side *out, const double *from,
+                     double *to)
+{
+    if (c->kind != ROP_REMAINDER) {
+        multiply_by(c->kind, c, in, out, from, to);
+        return;
+    }
+    double *ggn = NEW(double, out->nloc);
+    multiply_by(ROP_GGN, c, in, out, from, ggn);
+    multiply_by(ROP_HESSIAN, c, in, out, from, to);
+    for (int i = 0; i < out->nloc; i++) to[i] -= ggn[i];
+    memory_free(ggn);
 }
 
 /* to += ridge·from where the parts of one layer overlap. */

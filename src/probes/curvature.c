@@ -158,8 +158,7 @@ static void make_room(struct curvature *s, const struct probe *probe, const stru
     s->samples = batches ? columns : set->samples;
     s->rop = rop_create(setting->model, setting->loss, columns,
                         spec_is(spec, "train.microbatch", "all") ? 0 : spec_int(spec, "train.microbatch"));
-    s->A = s->remainder ? curvature_remainder(s->rop, s->row, s->col)
-                        : rop_operator(s->rop, s->matrix, s->row, s->col, s->ridge);
+    s->A = rop_operator(s->rop, s->matrix, s->row, s->col, s->ridge);
 }
 
 static void create(struct probe *probe, const struct setting *setting, struct record *record, struct problems *problems)
@@ -173,15 +172,13 @@ static void create(struct probe *probe, const struct setting *setting, struct re
     const int before = problems->count;
     char key[128];
     snprintf(key, sizeof key, "%s.operator", probe->key);
-    const int matrix = word_of(spec_text(spec, key), matrices);
-    s->remainder = matrix == ROP_KINDS;
-    s->matrix = s->remainder ? ROP_HESSIAN : (enum rop_kind)matrix;
+    s->matrix = (enum rop_kind)word_of(spec_text(spec, key), matrices);
     snprintf(key, sizeof key, "%s.of", probe->key);
     s->of = (enum curvature_of)word_of(spec_text(spec, key), sets);
     snprintf(key, sizeof key, "%s.which", probe->key);
     s->which = (enum curvature_which)word_of(spec_text(spec, key), whiches);
     s->decay = spec_real(spec, "train.weight_decay");
-    s->ridge = s->matrix == ROP_HESSIAN && !s->remainder ? s->decay : 0;
+    s->ridge = s->matrix == ROP_HESSIAN ? s->decay : 0;
     s->momentum = momentum_of(setting);
     read_block(s, probe, setting, problems);
     if (problems->count > before) return;
@@ -300,9 +297,11 @@ static double product_over_pass(const struct curvature *s, const struct model *m
     double first = 0, sum = 0;
     for (int l = 1; l <= model->depth; l++) sum += (double)(model->width[l] * model->width[l - 1]);
     first = (double)(model->width[1] * model->width[0]);
-    return (s->matrix == ROP_HESSIAN ? 6 * sum - 4 * first
-            : s->matrix == ROP_GGN   ? 4 * sum - 2 * first
-                                     : 2 * sum) /
+    const double hessian = 6 * sum - 4 * first, ggn = 4 * sum - 2 * first;
+    return (s->matrix == ROP_HESSIAN     ? hessian
+            : s->matrix == ROP_GGN       ? ggn
+            : s->matrix == ROP_REMAINDER ? hessian + ggn
+                                         : 2 * sum) /
            sum;
 }
 

@@ -13,8 +13,7 @@ static const char THEORY[] = "Ben Arous, Gheissari, Huang and Jagannath (arXiv 2
 
 bool curvature_is_sharpness(const struct curvature *s)
 {
-    return s->full && s->matrix == ROP_HESSIAN && !s->remainder && s->of != CURVATURE_TEST &&
-           s->which != CURVATURE_SMALLEST;
+    return s->full && s->matrix == ROP_HESSIAN && s->of != CURVATURE_TEST && s->which != CURVATURE_SMALLEST;
 }
 
 bool curvature_lists(int64_t size)
@@ -170,7 +169,7 @@ void curvature_declare(struct curvature *s, struct probe *probe, const struct se
     const double outputs = (double)setting->model->width[setting->model->depth];
     record_group_text(g, "kind", "curvature");
     record_group_text(g, "of", sets[s->of]);
-    record_group_text(g, "operator", matrices[s->remainder ? ROP_KINDS : s->matrix]);
+    record_group_text(g, "operator", matrices[s->matrix]);
     text(g, "ridge_shift", "%.17g", s->ridge);
     text(g, "random_share", "%.17g", (double)s->rank / (double)(s->size > 0 ? s->size : 1));
     if (s->samples > 0) {

@@ -21,7 +21,6 @@ struct rises {
 
 struct curvature {
     enum rop_kind matrix;
-    bool remainder; /* Hessian less Gauss-Newton matrix; `matrix` is the Hessian then */
     enum curvature_which which;
     enum curvature_of of;
     struct rop_part row, col; /* the same, unless `cross` */
@@ -66,12 +65,6 @@ bool curvature_lists(int64_t size);
 
 /* Local. Declares the probe's quantities, curvature_declare.c. */
 void curvature_declare(struct curvature *s, struct probe *probe, const struct setting *setting, struct record *record);
-
-/* ---- curvature_remainder.c */
-
-/* Local. What the Hessian (without weight decay) has beyond the Gauss-Newton matrix, as an operator of the rop's model
- * and data; a block of it like those of rop_operator. */
-struct linop *curvature_remainder(struct rop *rop, struct rop_part row, struct rop_part col);
 
 /* ---- curvature_space.c */
 

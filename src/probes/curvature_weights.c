@@ -26,9 +26,9 @@ bool curvature_has_theory(const struct curvature *s, const struct setting *setti
     const struct layer *layer = &setting->model->layer[0];
     return s->mixture && s->mixture->classes && isfinite(s->mixture->lambda) && setting->model->depth == 1 &&
            spec_is(setting->spec, "loss.kind", "cross_entropy") && !spec_is(setting->spec, "loss.reduction", "sum") &&
-           s->matrix != ROP_G_CENTRED && !s->remainder && s->which == CURVATURE_LARGEST && s->of != CURVATURE_BATCH &&
-           !layer->bias && layer->trainable && layer->skip < 0 && setting->model->output_scale == 1 &&
-           layer->n_out <= MOST_ROWS;
+           s->matrix != ROP_G_CENTRED && s->matrix != ROP_REMAINDER && s->which == CURVATURE_LARGEST &&
+           s->of != CURVATURE_BATCH && !layer->bias && layer->trainable && layer->skip < 0 &&
+           setting->model->output_scale == 1 && layer->n_out <= MOST_ROWS;
 }
 
 /* cᵀ R⁺ c for each vector: its squared part in the span of the rows, perpendicular to the means. R is destroyed. */

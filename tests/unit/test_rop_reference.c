@@ -32,7 +32,8 @@ static void check_values(const struct grid *grid, struct rop *rop, enum rop_kind
 
 static void check_traces(const struct grid *grid, struct rop *rop)
 {
-    static const double trace[] = {-0.331569882456, 5.982602560356, 8.822048280563, 6.583724287926};
+    static const double trace[] = {-0.331569882456, 5.982602560356, 8.822048280563, 6.583724287926,
+                                   -0.331569882456 - 5.982602560356};
     static const double square[] = {20.2877163687182, 5.26338788667358, 16.3974825329366};
     static const double form[] = {1.90505127322, 2.55334688319, 3.24453991296};
     double v[74], product[74], norm = 0;
