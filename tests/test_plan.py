@@ -33,6 +33,18 @@ checkpoint: {every: 2}
 model: {width: 30000, depth: 3, activation: linear, parametrization: compressed, init: {kind: householder}}
 train: {lr: 1e-4, steps: 4}
 """,
+    "curvature": """data: {kind: gaussian, features: 400, outputs: 10, targets: classes, train: 2000}
+model: {widths: [400, 500, 500, 10], activation: tanh}
+loss: {kind: cross_entropy}
+train: {lr: 0.01, steps: 2, evaluate_every: 2}
+probes: [{kind: curvature, every: 2, rank: 10, tolerance: 1e-6}]
+""",
+    "classes": """data: {kind: gaussian, features: 300, outputs: 8, targets: classes, train: 1500}
+model: {widths: [300, 400, 400, 8], activation: gelu}
+loss: {kind: cross_entropy}
+train: {lr: 0.01, steps: 1}
+probes: [{kind: classes, every: 1, rank: 3, tolerance: 1e-2}, {kind: density, every: 1, steps: 20, vectors: 1}]
+""",
 }
 UNIT = {"MiB": 1, "GiB": 1024}
 

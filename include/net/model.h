@@ -84,6 +84,9 @@ void model_destroy(struct model **model);
 /* Collective on the grid. Zero parameters of the same layout as the model's. */
 struct params *params_create(const struct model *model);
 
+/* Local. Number of all weights and biases, of a model that may have none yet. */
+int64_t model_parameters(const struct model *model);
+
 /* Local. Local elements of one such array. */
 int64_t params_size(const struct model *model);
 

@@ -73,6 +73,12 @@ struct probe_need {
     int count;
     bool copies; /* each matrix is copied first */
     int passes;  /* how often the network is run over the training set */
+
+    /* Curvature: arrays of the parameters' size that stay and go into checkpoints, and others while it measures;
+     * fractions for a block. */
+    double kept, work;
+    enum { NEED_NO_PRODUCTS, NEED_TRAIN, NEED_TEST, NEED_BATCH } products; /* the samples whose passes they keep */
+    bool stays;                                                            /* these passes, between measurements */
 };
 
 /* A kind of probe. One file in src/probes defines one, and probe.c lists it. */

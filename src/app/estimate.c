@@ -6,6 +6,7 @@
 #include "dist/krylov.h"
 #include "net/backprop.h"
 #include "net/layout.h"
+#include "net/rop.h"
 #include "train/optimizer.h"
 #include "train/reduction.h"
 
@@ -47,17 +48,6 @@ static int64_t evaluate_every(const struct estimate *e)
 {
     if (!spec_is(e->spec, "train.evaluate_every", "auto")) return spec_int(e->spec, "train.evaluate_every");
     return e->steps > 50 ? e->steps / 50 : 1;
-}
-
-static int64_t parameters_of(const struct model *model)
-{
-    ensure(model);
-    int64_t count = 0;
-    for (int l = 0; l < model->depth; l++) {
-        const struct layer *layer = &model->layer[l];
-        count += layer->n_out * (layer->n_in + (layer->bias ? 1 : 0));
-    }
-    return count;
 }
 
 /* One measurement: flops of spectra after the usual count for bidiagonalisation, 8/3 n³ for square matrices. */
@@ -179,6 +169,23 @@ static int64_t solve_bytes(const struct estimate *e, const struct probe_need *ne
     return copies + larger(spectra, krylov);
 }
 
+/* What products with a curvature matrix keep of the samples. */
+static int64_t products_bytes(const struct estimate *e, const struct probe_need *need)
+{
+    const int64_t microbatch = spec_is(e->spec, "train.microbatch", "all") ? 0 : spec_int(e->spec, "train.microbatch");
+    const int64_t samples = need->products == NEED_BATCH  ? e->batches.columns
+                            : need->products == NEED_TEST ? e->data.test
+                                                          : e->data.train;
+    if (need->products == NEED_NO_PRODUCTS) return 0;
+    return rop_bytes(e->model, backprop_columns(&e->grid, samples, microbatch));
+}
+
+/* Arrays of the parameters' size. */
+static int64_t arrays_bytes(const struct estimate *e, double count)
+{
+    return (int64_t)(count * 8 * (double)params_size(e->model));
+}
+
 /* Series on the root: room is doubled when it is full, and the old one is there while it is copied. */
 static int64_t series_bytes(int64_t rows, int64_t bytes)
 {
@@ -210,12 +217,15 @@ static void count_memory(struct estimate *e)
     memory[MEMORY_PROBES] = series_bytes(e->steps + 1, 40) + series_bytes(e->evaluations, 48);
     int64_t all = 0;
     for (int i = 0; i < e->probes->count; i++)
-        memory[MEMORY_PROBES] += kept_bytes(e, &e->probe[i].need) +
+        memory[MEMORY_PROBES] += kept_bytes(e, &e->probe[i].need) + arrays_bytes(e, e->probe[i].need.kept) +
+                                 (e->probe[i].need.stays ? products_bytes(e, &e->probe[i].need) : 0) +
                                  series_bytes(e->probe[i].times, record_row_bytes(e->probes->probe[i].group));
     for (int i = 0; i < MEMORIES; i++) all += memory[i];
     at_moment(e, "a step", all, 0);
     for (int i = 0; i < e->probes->count; i++)
-        at_moment(e, e->probes->probe[i].name, all, solve_bytes(e, &e->probe[i].need));
+        at_moment(e, e->probes->probe[i].name, all,
+                  solve_bytes(e, &e->probe[i].need) + arrays_bytes(e, e->probe[i].need.work) +
+                      (e->probe[i].need.stays ? 0 : products_bytes(e, &e->probe[i].need)));
     at_moment(e, "writing", all, SEAL_PIECE);
     for (int l = 1; e->disk.snapshots + e->disk.checkpoints > 0 && l <= e->model->depth; l++)
         at_moment(e, "writing", all, dmat_slab_bytes(&e->grid, e->model->width[l], e->model->width[l - 1]));
@@ -276,7 +286,7 @@ static void count_files(struct estimate *e)
         const int kept = p->need.count && p->need.solve[0].kept;
         if (spec_bool(spec, "snapshot.vectors")) d->snapshot += vectors_bytes(&p->need, 1);
         if (spec_bool(spec, "snapshot.vectors")) d->snapshot_arrays += kept ? 4 * p->need.count : 0;
-        d->checkpoint += vectors_bytes(&p->need, 2);
+        d->checkpoint += vectors_bytes(&p->need, 2) + (int64_t)(8 * p->need.kept * (double)e->parameters);
         d->checkpoint_arrays += 2 * kept * p->need.count;
         d->metrics += p->times * record_row_bytes(e->probes->probe[i].group);
         d->arrays += 12;
@@ -325,7 +335,7 @@ struct estimate *estimate_create(MPI_Comm comm, const struct spec *spec, int ran
     }
     const int64_t microbatch = spec_is(spec, "train.microbatch", "all") ? 0 : spec_int(spec, "train.microbatch");
     e->chunk = backprop_columns(&e->grid, e->batches.columns, microbatch);
-    e->parameters = parameters_of(e->model);
+    e->parameters = model_parameters(e->model);
     e->evaluations = estimate_times(e->steps, evaluate_every(e));
     measure_probes(e);
     count_files(e);

@@ -240,6 +240,13 @@ static int64_t layer_size(const struct grid *grid, const struct layer *layer)
            (layer->bias ? dmat_local_size(grid, layer->n_out, 1) : 0);
 }
 
+int64_t model_parameters(const struct model *model)
+{
+    int64_t sum = 0;
+    for (int l = 1; l <= model->depth; l++) sum += model->width[l] * (model->width[l - 1] + model->layer[l - 1].bias);
+    return sum;
+}
+
 int64_t params_size(const struct model *model)
 {
     int64_t size = 0;

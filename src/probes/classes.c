@@ -123,13 +123,6 @@ static void declare_hessian(struct state *s, struct record_group *g)
                                                      .formula = "(theta_k - theta_(k+1)) / |theta_1|"});
 }
 
-static int64_t parameters_of(const struct model *model)
-{
-    int64_t sum = 0;
-    for (int l = 1; l <= model->depth; l++) sum += model->width[l] * (model->width[l - 1] + model->layer[l - 1].bias);
-    return sum;
-}
-
 static void check(const struct probe *probe, const struct state *s, const struct setting *setting,
                   struct problems *problems)
 {
@@ -157,7 +150,7 @@ static void create(struct probe *probe, const struct setting *setting, struct re
 #define KEY(name) (snprintf(key, sizeof key, "%s." name, probe->key), key)
     struct state *s = probe->state = NEW(struct state, 1);
     s->loss = loss_of(spec);
-    s->parameters = parameters_of(model);
+    s->parameters = model_parameters(model);
     const int64_t classes = model->width[model->depth];
     s->classes = classes <= MOST_CLASSES ? (int)classes : MOST_CLASSES + 1;
     s->rank = s->classes < s->parameters ? s->classes : to_int(s->parameters);
@@ -357,6 +350,10 @@ static void need(const struct probe *probe, const struct model *model, struct pr
     const struct state *s = probe->state;
     (void)model;
     need->passes = 2 + 2 * s->classes; /* a backward pass costs about two forward ones */
+    need->kept = s->rank > 0 ? s->rank + 1 : 0;
+    need->work = s->classes * s->classes + 1;
+    if (s->rank > 0) need->work += krylov_eigen_basis(s->parameters, s->rank) + 6;
+    need->products = NEED_TRAIN;
 }
 
 static void summary(const struct probe *probe, const struct record *record)

@@ -312,6 +312,12 @@ static void need(const struct probe *probe, const struct model *model, struct pr
     const int basis = s->options.basis ? s->options.basis : krylov_eigen_basis(s->size, s->rank);
     const int products = ends * (basis + 10 + s->rank);
     need->passes = to_int((int64_t)ceil(products * product_over_pass(s, model))) + 3;
+    const double share = (double)s->size / (double)model_parameters(model);
+    const bool merged = s->which == CURVATURE_MAGNITUDE;
+    need->kept = share * (ends * (s->rank + 1) + (merged ? s->rank : 0) + (s->reference >= 0 ? s->rank : 0));
+    need->work = share * (basis + 6);
+    need->products = s->of == CURVATURE_TEST ? NEED_TEST : s->of == CURVATURE_BATCH ? NEED_BATCH : NEED_TRAIN;
+    need->stays = true;
 }
 
 static void write_vectors(const struct eigenpairs *E, struct h5 *file, const char *group, const char *end)

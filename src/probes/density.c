@@ -114,13 +114,6 @@ static void declare(struct state *s, struct probe *probe, struct record *record)
         &(struct quantity){.name = "products", .units = "1", .integer = true, .long_name = "matrix-vector products"});
 }
 
-static int64_t parameters_of(const struct model *model)
-{
-    int64_t sum = 0;
-    for (int l = 1; l <= model->depth; l++) sum += model->width[l] * (model->width[l - 1] + model->layer[l - 1].bias);
-    return sum;
-}
-
 static const struct dataset *samples_of(const struct state *s, const struct dataset *train, const struct dataset *test,
                                         const struct dataset *batch)
 {
@@ -172,7 +165,7 @@ static void create(struct probe *probe, const struct setting *setting, struct re
     s->of = word_of(spec, KEY("of"), of, 3);
     s->start = (enum start)word_of(spec, KEY("vector"), vector_words, 3);
     s->vectors = to_int(spec_int(spec, KEY("vectors")));
-    s->parameters = parameters_of(setting->model);
+    s->parameters = model_parameters(setting->model);
     read_kernel(s, probe, spec);
     s->steps = s->kernel.steps < s->parameters ? s->kernel.steps : to_int(s->parameters);
 #undef KEY
@@ -349,6 +342,8 @@ static void need(const struct probe *probe, const struct model *model, struct pr
     const struct state *s = probe->state;
     (void)model;
     need->passes = 4 * (s->steps + 2) * s->vectors; /* a product costs about four forward passes */
+    need->work = s->steps + 4;
+    need->products = s->of == OF_TEST ? NEED_TEST : s->of == OF_BATCH ? NEED_BATCH : NEED_TRAIN;
 }
 
 static void summary(const struct probe *probe, const struct record *record)
