@@ -63,6 +63,9 @@ def known(run, entry):
 
 
 def same(text, value):
+    """A list of one is its element: for each layer the same, say."""
+    if isinstance(text, (list, tuple)) and len(text) == 1:
+        text = text[0]
     try:
         return float(text) == float(value)
     except (TypeError, ValueError):

@@ -13,7 +13,8 @@ INPUTS = [path for path in sorted((ROOT / "inputs").rglob("*.yaml"))
           and "kind: hdf5" not in path.read_text(encoding="utf-8")]  # tests/test_density.py makes the file
 
 
-SLOW = {"density_fashion.yaml", "curvature_fashion.yaml", "kgmm_below.yaml"}  # a measurement takes ten seconds, and there are two
+SLOW = {"classes_fashion.yaml", "curvature_fashion.yaml", "density_fashion.yaml", "density_operators.yaml",
+        "gurari_fashion.yaml", "kgmm_below.yaml", "kgmm_ten.yaml"}  # a measurement takes ten seconds, and there are two
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.slow] * (path.name in SLOW)) for path in INPUTS],

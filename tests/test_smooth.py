@@ -437,7 +437,7 @@ def test_cifar_study(command, tmp_path):
     """The shipped study, on files that look like the data: the full network and one in the gradient's subspace."""
     write_cifar(tmp_path, [20, 20, 20, 20, 20, 30])
     for member in (1, 7):
-        check(command("sweep", INPUTS / "smooth_lowrank_cifar.yml", "--out", tmp_path / "out", "--member", member, "--set",
+        check(command("sweep", INPUTS / "smooth_lowrank_cifar.yaml", "--out", tmp_path / "out", "--member", member, "--set",
                       f"data.path={tmp_path}", "--set", "train.steps=2", "--set", "model.width=32", ranks=2))
     with open(tmp_path / "out" / "members.csv", newline="", encoding="utf-8") as file:
         done = {row["model.subspace"]: float(row["train/test_accuracy"]) for row in csv.DictReader(file) if row["state"] == "done"}

@@ -22,7 +22,9 @@ from run import child_environment, execute, wait
 from same import assert_same
 
 ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = [path for path in sorted((ROOT / "inputs").rglob("*.yaml")) if re.search("(?m)^sweep:", path.read_text())]
+SHIPPED = [path for path in sorted((ROOT / "inputs").rglob("*.yaml")) if re.search("(?m)^sweep:", path.read_text())
+           and "kind: cifar10" not in path.read_text()]  # tests/test_smooth.py makes the files
+SLOW = {"kgmm_align.yaml", "kgmm_static.yaml", "kgmm_train.yaml"}  # a measurement takes ten seconds
 COLLECT = ROOT / "postprocess" / "collect.py"
 
 BASE = """\
@@ -366,7 +368,8 @@ def test_netcdf(sweep, tmp_path):
 
 
 # ---------------------------------------------------------------- shipped inputs
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT / "inputs")))
+@pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.slow] * (path.name in SLOW)) for path in SHIPPED],
+                         ids=lambda path: str(path.relative_to(ROOT / "inputs")))
 def test_shipped_sweep_runs(path, sweep, tmp_path):
     check(sweep(path, "--list"))
     sweeps_steps = "train.steps" in path.read_text(encoding="utf-8").partition("\nsweep:")[2]

@@ -42,6 +42,9 @@ void random_fill_normal(struct dmat *A, uint64_t seed, uint64_t stream);
 /* Local. The same with uniform numbers in [−1, 1). */
 void random_fill_uniform(struct dmat *A, uint64_t seed, uint64_t stream);
 
+/* Local. Element (ig, jg) of A ← number ig·n + jg of random_sequence. */
+void random_fill_sequence(struct dmat *A, uint64_t seed);
+
 /* Local. permutation[0…n−1] ← a uniform random permutation of 0…n−1 (Fisher–Yates), the same on every rank. */
 void random_permutation(int64_t n, int64_t *permutation, uint64_t seed, uint64_t stream, uint64_t epoch);
 

@@ -46,6 +46,10 @@ void record_dimension(struct record_group *group, const char *name, int64_t size
  * otherwise). Returns its number, counted from 0 in the order of declaration. */
 int record_quantity(struct record_group *group, const struct quantity *quantity);
 
+/* Local. The same for a pure number, along up to two dimensions (NULL: fewer). */
+int record_number(struct record_group *group, const char *name, const char *first, const char *second,
+                  const char *long_name, const char *formula, const char *reference);
+
 /* Local. Bytes of a row of the group, in memory and in a file. */
 int64_t record_row_bytes(const struct record_group *group);
 

@@ -71,6 +71,22 @@ void random_fill_uniform(struct dmat *A, uint64_t seed, uint64_t stream)
     fill(A, random_uniform, 2, -1, seed, stream);
 }
 
+struct sequence {
+    uint64_t seed;
+    int64_t columns;
+};
+
+static double in_sequence(int64_t ig, int64_t jg, const void *context)
+{
+    const struct sequence *s = context;
+    return random_sequence(s->seed, (uint64_t)(ig * s->columns + jg));
+}
+
+void random_fill_sequence(struct dmat *A, uint64_t seed)
+{
+    dmat_set(A, in_sequence, &(struct sequence){.seed = seed, .columns = A->n});
+}
+
 void random_permutation(int64_t n, int64_t *permutation, uint64_t seed, uint64_t stream, uint64_t epoch)
 {
     for (int64_t i = 0; i < n; i++) permutation[i] = i;

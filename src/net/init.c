@@ -52,23 +52,12 @@ static double gain(const struct spec *spec, const struct dmat *W)
     return sqrt(m < n ? m : n) / sqrt(m * n);
 }
 
-struct sequence {
-    uint64_t seed;
-    int64_t columns;
-};
-
-static double in_sequence(int64_t ig, int64_t jg, const void *context)
-{
-    const struct sequence *s = context;
-    return random_sequence(s->seed, (uint64_t)(ig * s->columns + jg));
-}
-
 /* Uniform numbers of unit variance: random, or from the fixed sequence that starts at its seed + `number`. */
 static void fill_uniform(struct dmat *W, const struct spec *spec, uint64_t stream, int number)
 {
     if (!spec_is(spec, "model.init.sequence", "none")) {
         const uint64_t seed = (uint64_t)spec_int(spec, "model.init.sequence") + (uint64_t)number;
-        dmat_set(W, in_sequence, &(struct sequence){.seed = seed, .columns = W->n});
+        random_fill_sequence(W, seed);
         return;
     }
     random_fill_uniform(W, (uint64_t)spec_int(spec, "run.seed"), stream);

@@ -142,58 +142,52 @@ static struct dmat *minimum_norm_solution(const struct dataset *train)
 
 /* ---------------------------------------------------------------- life */
 
-static int quantity(struct record_group *g, const char *name, const char *dim, const char *long_name,
-                    const char *formula, const char *source)
-{
-    return record_quantity(g, &(struct quantity){.name = name,
-                                                 .units = "1",
-                                                 .long_name = long_name,
-                                                 .formula = formula,
-                                                 .reference = source,
-                                                 .dims = {dim}});
-}
-
 static void declare_layers(struct collapse *s, struct record_group *g)
 {
-    s->q_compression = quantity(g, "compression", "features", "within-class over between-class variance",
-                                "Tr Sigma_W / Tr Sigma_B; NaN if all class means are equal", law);
+    s->q_compression = record_number(g, "compression", "features", NULL, "within-class over between-class variance",
+                                     "Tr Sigma_W / Tr Sigma_B; NaN if all class means are equal", law);
     if (!isnan(s->factor))
-        s->q_theory = quantity(g, "compression_theory", "features", "the same at convergence, by the closed form",
-                               "(N - K)/(K - 1) (epsilon^2 / (sqrt(N/K)/alpha)^(2/L))^l", law);
-    s->q_fit =
-        quantity(g, "compression_fit", "coefficient", "straight line through log compression against layer",
-                 "least squares: log compression = coefficient_2 + coefficient_1 l; NaN unless all are positive", law);
+        s->q_theory =
+            record_number(g, "compression_theory", "features", NULL, "the same at convergence, by the closed form",
+                          "(N - K)/(K - 1) (epsilon^2 / (sqrt(N/K)/alpha)^(2/L))^l", law);
+    s->q_fit = record_number(
+        g, "compression_fit", "coefficient", NULL, "straight line through log compression against layer",
+        "least squares: log compression = coefficient_2 + coefficient_1 l; NaN unless all are positive", law);
     s->q_discrimination =
-        quantity(g, "discrimination", "features", "between-class discrimination",
-                 "1 - max_(k != k') cos(mu_k, mu_k'); NaN if a class mean is zero", "arXiv 2311.02960");
-    s->q_nc1 = quantity(g, "nc1", "features", "NC1: within-class variability", "Tr(Sigma_W pinv(Sigma_B)) / K",
-                        neural_collapse);
-    s->q_equinorm = quantity(g, "nc2_equinorm", "features", "NC2: spread of the norms of the centred class means",
-                             "std_k |mu_k - mu| / mean_k |mu_k - mu|", neural_collapse);
-    s->q_equiangular =
-        quantity(g, "nc2_equiangular", "features", "NC2: distance of the class means' angles from those of a simplex",
-                 "mean_(k != k') |cos(mu_k - mu, mu_k' - mu) + 1/(K - 1)|", neural_collapse);
+        record_number(g, "discrimination", "features", NULL, "between-class discrimination",
+                      "1 - max_(k != k') cos(mu_k, mu_k'); NaN if a class mean is zero", "arXiv 2311.02960");
+    s->q_nc1 = record_number(g, "nc1", "features", NULL, "NC1: within-class variability",
+                             "Tr(Sigma_W pinv(Sigma_B)) / K", neural_collapse);
+    s->q_equinorm =
+        record_number(g, "nc2_equinorm", "features", NULL, "NC2: spread of the norms of the centred class means",
+                      "std_k |mu_k - mu| / mean_k |mu_k - mu|", neural_collapse);
+    s->q_equiangular = record_number(g, "nc2_equiangular", "features", NULL,
+                                     "NC2: distance of the class means' angles from those of a simplex",
+                                     "mean_(k != k') |cos(mu_k - mu, mu_k' - mu) + 1/(K - 1)|", neural_collapse);
 }
 
 static void declare_head(struct collapse *s, struct record_group *g)
 {
-    s->q_quotient = quantity(g, "nc1_quotient", NULL, "NC1 of the last features as a quotient of traces",
-                             "K Tr Sigma_W / |M|_F^2, M = [mu_k - mean of the mu_k]", neural_collapse);
-    s->q_norm_cv = quantity(g, "nc2_norm_cv", NULL, "NC2 of the last features: spread of the norms of their means",
-                            "std / mean of the norms of the columns of M", neural_collapse);
-    s->q_simplex = quantity(g, "nc2_etf", NULL, "NC2 of the last features: distance of their means from a simplex",
-                            "|M^T M/|M^T M|_F - E|_F, E = (I - 11^T/K)/sqrt(K - 1)", neural_collapse);
-    s->q_nc3 =
-        quantity(g, "nc3", NULL, "NC3: distance of the last layer and the class means that enter it from a simplex",
-                 "|W_L M/|W_L M|_F - E|_F", neural_collapse);
-    s->q_dual = quantity(g, "nc3_dual", NULL, "NC3: distance of the last layer from the class means that enter it",
-                         "|W_L^T/|W_L|_F - M/|M|_F|_F", neural_collapse);
-    s->q_nc4 = quantity(g, "nc4", NULL, "NC4: samples whose nearest class mean is not the class of the output",
-                        "share of the training samples; nearest among the features that enter the last layer",
-                        neural_collapse);
+    s->q_quotient = record_number(g, "nc1_quotient", NULL, NULL, "NC1 of the last features as a quotient of traces",
+                                  "K Tr Sigma_W / |M|_F^2, M = [mu_k - mean of the mu_k]", neural_collapse);
+    s->q_norm_cv =
+        record_number(g, "nc2_norm_cv", NULL, NULL, "NC2 of the last features: spread of the norms of their means",
+                      "std / mean of the norms of the columns of M", neural_collapse);
+    s->q_simplex =
+        record_number(g, "nc2_etf", NULL, NULL, "NC2 of the last features: distance of their means from a simplex",
+                      "|M^T M/|M^T M|_F - E|_F, E = (I - 11^T/K)/sqrt(K - 1)", neural_collapse);
+    s->q_nc3 = record_number(g, "nc3", NULL, NULL,
+                             "NC3: distance of the last layer and the class means that enter it from a simplex",
+                             "|W_L M/|W_L M|_F - E|_F", neural_collapse);
+    s->q_dual =
+        record_number(g, "nc3_dual", NULL, NULL, "NC3: distance of the last layer from the class means that enter it",
+                      "|W_L^T/|W_L|_F - M/|M|_F|_F", neural_collapse);
+    s->q_nc4 = record_number(
+        g, "nc4", NULL, NULL, "NC4: samples whose nearest class mean is not the class of the output",
+        "share of the training samples; nearest among the features that enter the last layer", neural_collapse);
     s->q_agreement =
-        quantity(g, "nc4_agreement", NULL, "NC4: samples whose nearest class mean is the class of the output",
-                 "1 - nc4", neural_collapse);
+        record_number(g, "nc4_agreement", NULL, NULL,
+                      "NC4: samples whose nearest class mean is the class of the output", "1 - nc4", neural_collapse);
 }
 
 static void declare(struct collapse *s, struct probe *probe, struct record *record)
@@ -213,16 +207,17 @@ static void declare(struct collapse *s, struct probe *probe, struct record *reco
     declare_head(s, g);
     if (s->depth > 1) {
         record_dimension(g, "interface", s->depth - 1, "between layers l and l + 1");
-        s->q_balance = quantity(g, "balancedness", "interface", "distance of neighbouring layers from balance",
-                                "|W_l W_l^T - W_(l+1)^T W_(l+1)|_F", law);
+        s->q_balance =
+            record_number(g, "balancedness", "interface", NULL, "distance of neighbouring layers from balance",
+                          "|W_l W_l^T - W_(l+1)^T W_(l+1)|_F", law);
     }
     if (!s->full) return;
     record_dimension(g, "layer", s->depth, "layer, 1 is the first");
-    s->q_middle = quantity(g, "mid_sv_range", "layer", "range of the middle singular values of the weights",
-                           "sigma_(K+1) - sigma_(d-K), d = min(m, n); NaN if d <= 2K", law);
+    s->q_middle = record_number(g, "mid_sv_range", "layer", NULL, "range of the middle singular values of the weights",
+                                "sigma_(K+1) - sigma_(d-K), d = min(m, n); NaN if d <= 2K", law);
     if (s->product)
-        s->q_solution = quantity(g, "min_norm_residual", NULL, "distance from the solution of minimum norm",
-                                 "|alpha W_L ... W_1 - Y pinv(X)|_F, alpha the scale of the outputs", law);
+        s->q_solution = record_number(g, "min_norm_residual", NULL, NULL, "distance from the solution of minimum norm",
+                                      "|alpha W_L ... W_1 - Y pinv(X)|_F, alpha the scale of the outputs", law);
 }
 
 /* What the input tells before there is data. */

@@ -50,13 +50,6 @@ static int word_of(const struct spec *spec, const char *key, const char *const *
     bug("%s has another value than its words", key);
 }
 
-static int scalar(struct record_group *g, const char *name, const char *long_name, const char *formula)
-{
-    return record_quantity(
-        g, &(struct quantity){
-               .name = name, .units = "1", .long_name = long_name, .formula = formula, .reference = ghorbani});
-}
-
 static int series(struct record_group *g, const char *name, const char *long_name, const char *formula,
                   const char *first, const char *second, bool integer)
 {
@@ -93,22 +86,28 @@ static void declare(struct state *s, struct probe *probe, struct record *record)
     s->q_grid = series(g, "density_grid", "where the smoothed density is given", NULL, "point", NULL, false);
     s->q_density = series(g, "density", "smoothed density",
                           "mean over vectors of sum_j weight_j N(x; node_j, density_sigma^2)", "point", NULL, false);
-    s->q_sigma = scalar(g, "density_sigma", "width of the kernel", density_rule_formula(s->kernel.rule));
-    s->q_trace = scalar(g, "trace_estimate", "estimate of the trace", "P mean_v sum_j weight_j node_j");
-    s->q_error = scalar(g, "trace_std_error", "standard error of trace_estimate; NaN for a single vector",
-                        "standard deviation over the vectors / sqrt(n_v)");
-    s->q_exact = scalar(g, "trace_exact", "exact trace, without products; NaN where there is no exact form",
-                        s->matrix == ROP_HESSIAN ? "none for a Hessian"
-                        : s->matrix == ROP_GGN   ? "a backward pass for each output"
-                                                 : "(1/N) sum_i |g_i|^2, less |mean of g_i|^2 if centred");
-    s->q_squares =
-        scalar(g, "frobenius_estimate", "estimate of the squared Frobenius norm", "P mean_v sum_j weight_j node_j^2");
-    s->q_negative = scalar(g, "negative_mass", "share of the spectrum that is negative",
-                           "weight of nodes below -1e-8 times the largest, mean over vectors");
+    s->q_sigma = record_number(g, "density_sigma", NULL, NULL, "width of the kernel",
+                               density_rule_formula(s->kernel.rule), ghorbani);
+    s->q_trace = record_number(g, "trace_estimate", NULL, NULL, "estimate of the trace",
+                               "P mean_v sum_j weight_j node_j", ghorbani);
+    s->q_error =
+        record_number(g, "trace_std_error", NULL, NULL, "standard error of trace_estimate; NaN for a single vector",
+                      "standard deviation over the vectors / sqrt(n_v)", ghorbani);
+    s->q_exact =
+        record_number(g, "trace_exact", NULL, NULL, "exact trace, without products; NaN where there is no exact form",
+                      s->matrix == ROP_HESSIAN ? "none for a Hessian"
+                      : s->matrix == ROP_GGN   ? "a backward pass for each output"
+                                               : "(1/N) sum_i |g_i|^2, less |mean of g_i|^2 if centred",
+                      ghorbani);
+    s->q_squares = record_number(g, "frobenius_estimate", NULL, NULL, "estimate of the squared Frobenius norm",
+                                 "P mean_v sum_j weight_j node_j^2", ghorbani);
+    s->q_negative = record_number(g, "negative_mass", NULL, NULL, "share of the spectrum that is negative",
+                                  "weight of nodes below -1e-8 times the largest, mean over vectors", ghorbani);
     if (s->matrix == ROP_HESSIAN)
-        s->q_remainder = scalar(g, "remainder_share",
-                                "share of what the Hessian has beyond the Gauss-Newton matrix, without weight decay",
-                                "sqrt(mean_v |(H - GGN) v|^2 / mean_v |H v|^2), estimate of |H - GGN|_F/|H|_F");
+        s->q_remainder =
+            record_number(g, "remainder_share", NULL, NULL,
+                          "share of what the Hessian has beyond the Gauss-Newton matrix, without weight decay",
+                          "sqrt(mean_v |(H - GGN) v|^2 / mean_v |H v|^2), estimate of |H - GGN|_F/|H|_F", ghorbani);
     s->q_products = record_quantity(
         g,
         &(struct quantity){.name = "products", .units = "1", .integer = true, .long_name = "matrix-vector products"});

@@ -31,23 +31,17 @@ struct state {
     int q_distance, q_loss, q_sharpness, q_steps;
 };
 
-static int scalar(struct record_group *g, const char *name, const char *long_name, const char *formula)
-{
-    return record_quantity(
-        g,
-        &(struct quantity){.name = name, .units = "1", .long_name = long_name, .formula = formula, .reference = COHEN});
-}
-
 static void declare(struct state *s, struct probe *probe, struct record *record)
 {
     struct record_group *g = probe->group =
         record_group(record, probe->name, "step", "gradient flow from the same start, at the same time");
     record_group_text(g, "kind", "flow");
-    s->q_distance = scalar(g, "flow_distance", "distance of the weights from those of the flow",
-                           "|theta - theta_flow| / |theta_flow|");
-    s->q_loss = scalar(g, "flow_loss", "training loss of the flow", NULL);
-    s->q_sharpness = scalar(g, "flow_sharpness", "largest eigenvalue of the loss's Hessian at the flow's weights",
-                            "theta_1 with weight decay");
+    s->q_distance = record_number(g, "flow_distance", NULL, NULL, "distance of the weights from those of the flow",
+                                  "|theta - theta_flow| / |theta_flow|", COHEN);
+    s->q_loss = record_number(g, "flow_loss", NULL, NULL, "training loss of the flow", NULL, COHEN);
+    s->q_sharpness =
+        record_number(g, "flow_sharpness", NULL, NULL, "largest eigenvalue of the loss's Hessian at the flow's weights",
+                      "theta_1 with weight decay", COHEN);
     s->q_steps = record_quantity(g, &(struct quantity){.name = "flow_steps",
                                                        .units = "1",
                                                        .integer = true,

@@ -39,53 +39,43 @@ static const char BGHJ[] = "Ben Arous, Gheissari, Huang and Jagannath, ICLR 2024
 
 /* ---------------------------------------------------------------- declaring */
 
-static int quantity(struct record_group *g, const char *name, const char *first, const char *second,
-                    const char *long_name, const char *formula, const char *reference)
-{
-    return record_quantity(g, &(struct quantity){.name = name,
-                                                 .units = "1",
-                                                 .long_name = long_name,
-                                                 .formula = formula,
-                                                 .reference = reference,
-                                                 .dims = {first, second}});
-}
-
 static void declare_theory(struct state *s, struct record_group *g)
 {
-    s->q_m = quantity(g, "effective_m", "row", "axis", "class_overlap by the effective dynamics", NULL, HDL);
-    s->q_R = quantity(g, "effective_R", "row", "column", "class_residual_gram by the effective dynamics", NULL, HDL);
+    s->q_m = record_number(g, "effective_m", "row", "axis", "class_overlap by the effective dynamics", NULL, HDL);
+    s->q_R =
+        record_number(g, "effective_R", "row", "column", "class_residual_gram by the effective dynamics", NULL, HDL);
     s->q_alignment_theory =
-        quantity(g, "effective_alignment", "row", NULL, "alignment_class_span by the effective dynamics",
-                 "sqrt(sum_c m_ac^2 / (sum_c m_ac^2 + R_aa))", HDL);
-    s->q_loss = quantity(g, "effective_loss", NULL, NULL, "loss of the population by the effective dynamics",
-                         "-E log softmax(s)_y", HDL);
-    s->q_accuracy = quantity(g, "effective_accuracy", NULL, NULL,
-                             "accuracy on the population by the effective dynamics", NULL, HDL);
+        record_number(g, "effective_alignment", "row", NULL, "alignment_class_span by the effective dynamics",
+                      "sqrt(sum_c m_ac^2 / (sum_c m_ac^2 + R_aa))", HDL);
+    s->q_loss = record_number(g, "effective_loss", NULL, NULL, "loss of the population by the effective dynamics",
+                              "-E log softmax(s)_y", HDL);
+    s->q_accuracy = record_number(g, "effective_accuracy", NULL, NULL,
+                                  "accuracy on the population by the effective dynamics", NULL, HDL);
 }
 
 static void declare_head(struct state *s, struct record_group *g)
 {
     record_dimension(g, "cluster", s->mixture->clusters, "cluster: +mu, -mu, +nu, -nu");
-    s->q_weight = quantity(g, "last_weight", "row", NULL, "weights of the last layer", "v_i", NULL);
-    s->q_logit = quantity(g, "cluster_logit", "cluster", NULL, "output at the mean of a cluster", "f(mu_c)", HDL);
+    s->q_weight = record_number(g, "last_weight", "row", NULL, "weights of the last layer", "v_i", NULL);
+    s->q_logit = record_number(g, "cluster_logit", "cluster", NULL, "output at the mean of a cluster", "f(mu_c)", HDL);
     s->q_learned = record_quantity(
         g, &(struct quantity){.name = "learned",
                               .units = "1",
                               .integer = true,
                               .long_name = "clusters whose logit has the right sign and is above half its limit",
                               .reference = HDL});
-    s->q_gradient = quantity(g, "last_layer_gradient", "row", NULL,
-                             "eigenvalues of the second moment of the gradients by v, on the training set",
-                             "eig mean e^2 h h^T, e = yhat - y", BGHJ);
-    s->q_hessian = quantity(g, "last_layer_hessian", "row", NULL,
-                            "eigenvalues of the Hessian by v without weight decay, on the training set",
-                            "eig mean yhat (1 - yhat) h h^T", BGHJ);
-    s->q_gradient_theory =
-        quantity(g, "last_layer_gradient_theory", "cluster", NULL,
-                 "the same at the end of training for the clusters learned, 0 for the others", "e_c^2 C_c / 4", HDL);
-    s->q_hessian_theory = quantity(g, "last_layer_hessian_theory", "cluster", NULL,
-                                   "the same at the end of training for the clusters learned, 0 for the others",
-                                   "e_c (1 - e_c) C_c / 4", HDL);
+    s->q_gradient = record_number(g, "last_layer_gradient", "row", NULL,
+                                  "eigenvalues of the second moment of the gradients by v, on the training set",
+                                  "eig mean e^2 h h^T, e = yhat - y", BGHJ);
+    s->q_hessian = record_number(g, "last_layer_hessian", "row", NULL,
+                                 "eigenvalues of the Hessian by v without weight decay, on the training set",
+                                 "eig mean yhat (1 - yhat) h h^T", BGHJ);
+    s->q_gradient_theory = record_number(g, "last_layer_gradient_theory", "cluster", NULL,
+                                         "the same at the end of training for the clusters learned, 0 for the others",
+                                         "e_c^2 C_c / 4", HDL);
+    s->q_hessian_theory = record_number(g, "last_layer_hessian_theory", "cluster", NULL,
+                                        "the same at the end of training for the clusters learned, 0 for the others",
+                                        "e_c (1 - e_c) C_c / 4", HDL);
     s->q_rank = record_quantity(
         g, &(struct quantity){.name = "outlier_rank",
                               .units = "1",
@@ -93,9 +83,9 @@ static void declare_head(struct state *s, struct record_group *g)
                               .long_name = "eigenvalues of last_layer_gradient above 1e-2 of the largest",
                               .reference = BGHJ});
     record_dimension(g, "operator", 2, "1: second moment of the gradients, 2: Hessian");
-    s->q_last =
-        quantity(g, "alignment_last_layer", "operator", NULL, "alignment of v with the leading eigenspace of its block",
-                 "|P v| / |v|, dimension min(K, clusters), or the numerical rank if that is smaller", BGHJ);
+    s->q_last = record_number(
+        g, "alignment_last_layer", "operator", NULL, "alignment of v with the leading eigenspace of its block",
+        "|P v| / |v|, dimension min(K, clusters), or the numerical rank if that is smaller", BGHJ);
 }
 
 static void text(struct record_group *g, const char *name, double value)
@@ -127,14 +117,16 @@ static void declare(struct state *s, struct probe *probe, const struct setting *
     declare_origin(s, setting, g);
     record_dimension(g, "row", s->rows, "row of the first layer: class or hidden unit");
     record_dimension(g, "axis", s->axes, "mean: mu_c, or mu and nu");
-    s->q_overlap = quantity(g, "class_overlap", "row", "axis", "overlap of the rows with the means", "W_1 mu_c", HDL);
-    s->q_alignment =
-        quantity(g, "alignment_class_span", "row", NULL,
-                 "share of the row in the span of the means; NaN for rows shorter than 1e-6", "|P_mu x| / |x|", BGHJ);
+    s->q_overlap =
+        record_number(g, "class_overlap", "row", "axis", "overlap of the rows with the means", "W_1 mu_c", HDL);
+    s->q_alignment = record_number(g, "alignment_class_span", "row", NULL,
+                                   "share of the row in the span of the means; NaN for rows shorter than 1e-6",
+                                   "|P_mu x| / |x|", BGHJ);
     if (s->classifier) {
         record_dimension(g, "column", s->rows, "row of the first layer");
-        s->q_residual = quantity(g, "class_residual_gram", "row", "column",
-                                 "products of the rows' parts perpendicular to the means", "x_perp^a . x_perp^b", HDL);
+        s->q_residual =
+            record_number(g, "class_residual_gram", "row", "column",
+                          "products of the rows' parts perpendicular to the means", "x_perp^a . x_perp^b", HDL);
         if (s->theory) declare_theory(s, g);
     }
     if (s->head) declare_head(s, g);

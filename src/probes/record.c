@@ -127,6 +127,17 @@ int record_quantity(struct record_group *group, const struct quantity *quantity)
     return group->nseries++;
 }
 
+int record_number(struct record_group *group, const char *name, const char *first, const char *second,
+                  const char *long_name, const char *formula, const char *reference)
+{
+    return record_quantity(group, &(struct quantity){.name = name,
+                                                     .units = "1",
+                                                     .long_name = long_name,
+                                                     .formula = formula,
+                                                     .reference = reference,
+                                                     .dims = {first, second}});
+}
+
 int64_t record_row_bytes(const struct record_group *group)
 {
     int64_t values = 2; /* step and time */
