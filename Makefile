@@ -2,13 +2,14 @@
 #
 #   make            build/eigentrain
 #   make demo       train on Fashion-MNIST on two ranks and draw the figures
+#   make reproduce  every study at its small size, and a page about what holds of five papers (FULL=1: published sizes, days)
 #   make check      lint and tests (SAN=1: with the address and undefined-behaviour sanitizers)
 #   make bench      speed beside the machine's limit and beside other programs, in one run (STUDIES="step svd": a part)
 #   make lint       floors, one library per room, contract comments, cppcheck, clang-tidy, format
 #   make info       the resolved flags and versions
 #   make install    PREFIX=/usr/local
 #
-# demo, check and bench first install what is missing with apt-get when they may (root on a Debian
+# demo, reproduce, check and bench first install what is missing with apt-get when they may (root on a Debian
 # system); INSTALL=0 forbids it. On a cluster set CC/MPICC and, where pkg-config does not know a
 # library, PETSC_DIR, SLEPC_DIR, SCALAPACK_LIBS, BLAS_LIBS, HDF5_CFLAGS, HDF5_LIBS, YAML_LIBS,
 # RANDOM123_CFLAGS.
@@ -37,8 +38,10 @@ MPIRUN ?= mpirun --oversubscribe
 # ---------------------------------------------------------------- packages (Debian names)
 PACKAGES_build := gcc libc6-dev pkg-config libopenmpi-dev openmpi-bin libscalapack-openmpi-dev libpetsc-real-dev \
 	libslepc-real-dev libhdf5-openmpi-dev libopenblas-dev libyaml-dev librandom123-dev zlib1g-dev
-PACKAGES_demo  := $(PACKAGES_build) python3 python3-h5py python3-numpy python3-matplotlib dataset-fashion-mnist
-PACKAGES_check := $(PACKAGES_demo) python3-scipy python3-yaml python3-xarray python3-h5netcdf python3-pytest python3-pytest-xdist \
+PACKAGES_demo  := $(PACKAGES_build) python3 python3-h5py python3-numpy python3-matplotlib \
+	python3-pil python3-jinja2 dataset-fashion-mnist
+PACKAGES_reproduce := $(PACKAGES_demo) python3-yaml
+PACKAGES_check := $(PACKAGES_reproduce) python3-scipy python3-xarray python3-h5netcdf python3-pytest python3-pytest-xdist \
 	libcmocka-dev hdf5-tools cppcheck clang-tidy clang-format git slurm-wlm munge
 PACKAGES_bench := $(PACKAGES_demo) python3-scipy python3-torch
 
@@ -93,7 +96,7 @@ $(BUILD)/config.mk: $(BUILD)/.packages-build
 	} > $@.tmp
 	@mv $@.tmp $@
 # Python and cmocka may arrive with a later package set.
-$(BUILD)/.packages-demo $(BUILD)/.packages-check $(BUILD)/.packages-bench: | $(BUILD)/.packages-build
+$(BUILD)/.packages-demo $(BUILD)/.packages-reproduce $(BUILD)/.packages-check $(BUILD)/.packages-bench: | $(BUILD)/.packages-build
 
 ifeq ($(filter clean help,$(MAKECMDGOALS)),)
 include $(BUILD)/config.mk
@@ -126,7 +129,7 @@ V ?= 0
 say = $(if $(filter 1,$(V)),,@echo "  $(1)"; )
 
 # ---------------------------------------------------------------- build
-.PHONY: all demo check check-all bench lint format info install clean help unit FORCE
+.PHONY: all demo reproduce check check-all bench lint format info install clean help unit FORCE
 all: $(BUILD)/eigentrain
 
 $(BUILD)/flags: FORCE | $(BUILD)
@@ -158,7 +161,13 @@ demo: $(BUILD)/.packages-demo
 	@$(MAKE) --no-print-directory -j$(NPROC) all
 	@$(find_python); \
 	 $(MPIRUN) -n $(RANKS) $(BUILD)/eigentrain run inputs/quickstart.yaml --out runs/quickstart --overwrite; \
-	 $$python postprocess/plot.py runs/quickstart
+	 $$python postprocess/report.py runs/quickstart
+
+# ONLY="dln_thm hessian": these studies or papers.
+reproduce: $(BUILD)/.packages-reproduce
+	@$(MAKE) --no-print-directory -j$(NPROC) all
+	@$(find_python); \
+	 $$python postprocess/reproduce.py --build $(BUILD) --mpirun '$(MPIRUN)' --ranks $(RANKS) $(if $(filter 1,$(FULL)),--full) $(if $(ONLY),--only $(ONLY))
 
 check: $(BUILD)/.packages-check
 	@$(MAKE) --no-print-directory -j$(NPROC) all unit
@@ -189,4 +198,4 @@ install: all
 clean:
 	rm -rf build
 help:
-	@sed -n '3,14s/^# \{0,1\}//p' Makefile
+	@sed -n '3,15s/^# \{0,1\}//p' Makefile

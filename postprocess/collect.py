@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the members of a sweep came to, over the swept parameters: collect.py SWEEPDIR… [--format png|pdf] [--only NAME]
+"""What the members of a sweep came to, over the swept parameters: collect.py SWEEPDIR… [--format png pdf] [--only NAME]
 
 Prints a table and draws one figure a quantity into SWEEPDIR/figures: the final scalars that matter most, how many steps
 the members took to a loss that all of them reach, how many singular values moved, how far the leading subspaces turned.
@@ -15,7 +15,7 @@ import sys
 import numpy as np
 
 from draw_sweep import DRAWERS
-from published import compared, draw_values, entries, entries_of_run, ours as ours_of_run, print_table, same
+from published import Compared, compared_run, draw_values, entries, print_table, same
 from quantities import quantities
 from runs import RunError
 from style import GREY, STYLE, colours, headline, plt, save, sentence
@@ -196,7 +196,8 @@ def print_members(sweep, drawn, axes):
 
 
 # ---------------------------------------------------------------- the program
-def collect(directory, extension, only):
+def collect(directory, extensions=("png",), only=None):
+    """Returns published values beside ours."""
     sweep = open_sweep(directory)
     print(f"{directory}: {len(sweep.members)} members over {', '.join(sweep.keys)}. {omitted(sweep)}".rstrip())
     if not sweep.done():
@@ -209,15 +210,16 @@ def collect(directory, extension, only):
     if only and not chosen and not special:
         raise RunError(f"{directory}: no figure or column '{only}' (columns: {', '.join(sweep.columns)})")
     print_members(sweep, [quantity for quantity in chosen if np.isfinite(quantity.values).any()], axes)
-    if not only:
-        print_table([*published_numbers(sweep, chosen), *published_series(sweep, runs)])
+    compared = [] if only else compared_sweep(sweep, runs, chosen)
+    print_table(compared)
     (sweep.path / "figures").mkdir(exist_ok=True)
     for name, figure in [*((quantity.name, draw(sweep, quantity, axes, averaged)) for quantity in chosen), *special]:
         if figure is not None:
-            path = sweep.path / "figures" / f"{name}.{extension}"
-            save(figure, path)
+            for extension in extensions:
+                save(figure, sweep.path / "figures" / f"{name}.{extension}")
+                print(sweep.path / "figures" / f"{name}.{extension}", flush=True)
             plt.close(figure)
-            print(path, flush=True)
+    return compared
 
 
 def special_figures(sweep, runs, axes, only):
@@ -225,8 +227,9 @@ def special_figures(sweep, runs, axes, only):
     return [(name, figure) for drawer in DRAWERS if axes for name, figure in drawer(sweep, runs, axes[0]) if only in (None, name)]
 
 
-def published_numbers(sweep, chosen):
-    """Rows for the table of published values: means of members."""
+def compared_sweep(sweep, runs, chosen):
+    """Published values beside ours: means of members, and of the members' own series."""
+    rows = []
     for entry in entries(sweep.study):
         quantity = next((each for each in chosen if each.name == entry.figure), None)
         if quantity is None:
@@ -235,20 +238,16 @@ def published_numbers(sweep, chosen):
                  and all(same(member.parameters.get(key), wanted) for key, wanted in entry.where.items())]
         key = sweep.keys[0]
         ours = [[value for member, value in known if same(member.parameters[key], place)] for place in entry.at]
-        yield entry.what, entry.how, entry.text(), " ".join(short(np.mean(values)) if values else "–" for values in ours)
-
-
-def published_series(sweep, runs):
-    """The same of the members' own series."""
-    for run in filter(None, runs):
-        for entry in entries_of_run(run):
-            yield entry.what, entry.how, entry.text(), compared(entry, ours_of_run(run, entry))
+        rows.append(Compared(entry, np.array([np.mean(values) if values else np.nan for values in ours])))
+    for member, run in zip(sweep.members, runs):
+        rows += compared_run(run, member.name) if run else []
+    return rows
 
 
 def arguments():
     parser = argparse.ArgumentParser(description="Tables and figures of sweeps, into SWEEPDIR/figures.")
     parser.add_argument("directories", metavar="SWEEPDIR", nargs="+", type=Path, help="directory of a sweep")
-    parser.add_argument("--format", choices=("png", "pdf"), default="png")
+    parser.add_argument("--format", choices=("png", "pdf"), nargs="+", default=["png"], help="png (default), pdf, or both")
     parser.add_argument("--only", metavar="NAME", help="only this figure, or this column of members.csv")
     return parser.parse_args()
 

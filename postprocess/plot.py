@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws what a run measured, with published values where there are some: plot.py DIR… [--format png|pdf] [--only NAME]
+"""Draws what a run measured, with published values where there are some: plot.py DIR… [--format png pdf] [--only NAME]
 
 Figures go to DIR/figures. Each kind of probe has a module in `draw`. Exit code 2 if a directory cannot be drawn.
 """
@@ -8,22 +8,22 @@ from pathlib import Path
 import sys
 
 from draw import DRAWERS
-from published import print_run
+from published import compared_run, print_table
 from runs import RunError, open_run
 from style import STYLE, plt, save
 
 NOT_DRAWN = {"provenance", "checks", "timing"}
 
 
-def draw_run(run, extension, only):
+def draw_run(run, extensions=("png",), only=None):
     """Draws all figures of a run, or those whose group or name is `only`; returns how many."""
     folder = run.path / "figures"
     folder.mkdir(exist_ok=True)
     drawn = 0
     for name, figure in figures_of_run(run, only):
-        path = folder / f"{name}.{extension}"
-        save(figure, path)
-        print(path, flush=True)
+        for extension in extensions:
+            save(figure, folder / f"{name}.{extension}")
+            print(folder / f"{name}.{extension}", flush=True)
         drawn += 1
     return drawn
 
@@ -54,7 +54,7 @@ def figures_of_group(run, group):
 def arguments():
     parser = argparse.ArgumentParser(description="Draws what runs measured into DIR/figures.")
     parser.add_argument("directories", metavar="DIR", nargs="+", type=Path, help="directory of a run")
-    parser.add_argument("--format", choices=("png", "pdf"), default="png")
+    parser.add_argument("--format", choices=("png", "pdf"), nargs="+", default=["png"], help="png (default), pdf, or both")
     parser.add_argument("--only", metavar="NAME", help="only this figure, or the figures of this probe")
     return parser.parse_args()
 
@@ -68,7 +68,7 @@ def main():
             with plt.rc_context(STYLE):
                 drawn = draw_run(run, options.format, options.only)
             if not options.only:
-                print_run(run)
+                print_table(compared_run(run))
             if options.only and not drawn:
                 raise RunError(f"{directory}: no figure or probe '{options.only}' (it has: {', '.join(run.groups)})")
         except (RunError, OSError) as error:

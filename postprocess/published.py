@@ -3,7 +3,8 @@
 An entry says what it is (`what`), how it is known (`how`), of which runs it is (`where`: keys of the input, for members of
 sweeps), and the value: a number, several, or a `range`. Of a run it names a `quantity` of metrics.h5 ("group/name") and
 selects by coordinates (`select`; a step that is left out is the last one). Of a sweep it names a `figure` of collect.py and
-says at which values (`at`) of the horizontal axis.
+says at which values (`at`) of the horizontal axis. Ours holds if it is in the range, or differs from the value by no more than
+`tolerance` (relative; absolute where the value is 0); what is known about a difference stands in `note`.
 """
 from dataclasses import dataclass, field
 import json
@@ -14,6 +15,9 @@ import numpy as np
 
 from style import PINK, last_measured
 
+# How well a value is known says how close ours must come, unless the entry says it.
+TOLERANCE = {"theorem": 1e-8, "given": 1e-8, "computed": 1e-6, "printed": 0.05, "read off the figure": 0.2}
+IN_A_PAPER = ("published", "printed", "read off the figure")
 FILE = Path(__file__).with_name("published.json")
 LOOK = {"color": PINK, "marker": "D", "markerfacecolor": "none", "markersize": 5.5, "linestyle": "none", "zorder": 5}
 
@@ -29,6 +33,12 @@ class Published:
     at: list = field(default_factory=list)
     value: object = None
     range: list = None
+    tolerance: float = None
+    note: str = ""
+
+    def __post_init__(self):
+        if self.tolerance is None:
+            self.tolerance = TOLERANCE.get(self.how, 0.0)
 
     def values(self):
         return np.atleast_1d(np.mean(self.range) if self.range else self.value).astype(float)
@@ -37,6 +47,9 @@ class Published:
         if self.range:
             return f"{self.range[0]:g} … {self.range[1]:g}"
         return " ".join(f"{value:.12g}" for value in self.values())
+
+    def tolerance_text(self):
+        return "" if self.range else f"{self.tolerance:g}"
 
 
 def study(text):
@@ -89,28 +102,52 @@ def ours(run, entry):
     return np.ravel(values)
 
 
-def compared(entry, values):
-    """Ours as text, in the form of the published value."""
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return "–"
-    if values.size == entry.values().size and not entry.range:
-        return " ".join(f"{value:.12g}" if entry.how == "theorem" else f"{value:.4g}" for value in values)
-    return f"{values.min():.12g}" if np.ptp(values) < 1e-11 * abs(values).max() else f"{values.min():.4g} … {values.max():.4g}"
+@dataclass
+class Compared:
+    """An entry beside what a run, or a sweep, has of it."""
+    entry: Published
+    ours: np.ndarray
+    run: str = ""
+
+    def measured(self):
+        """Ours as text, in the form of the published value."""
+        values = self.ours[np.isfinite(self.ours)]
+        if not values.size:
+            return "–"
+        digits = ".12g" if self.entry.tolerance < 1e-3 and not self.entry.range else ".4g"
+        if values.size == self.entry.values().size and not self.entry.range:
+            return " ".join(f"{value:{digits}}" for value in values)
+        if np.ptp(values) < 1e-11 * abs(values).max():
+            return f"{values.min():.12g}"
+        return f"{values.min():.4g} … {values.max():.4g}"
+
+    def passed(self):
+        """None if nothing was measured."""
+        finite = np.isfinite(self.ours)
+        if not finite.any():
+            return None
+        if self.entry.range:
+            low, high = self.entry.range
+            return bool(((self.ours >= low) & (self.ours <= high))[finite].all())
+        expected = np.broadcast_to(self.entry.values(), self.ours.shape)[finite]
+        allowed = self.entry.tolerance * np.where(expected == 0, 1, abs(expected))
+        return bool((abs(self.ours[finite] - expected) <= allowed).all())
+
+
+def compared_run(run, name=""):
+    return [Compared(entry, ours(run, entry), name) for entry in entries_of_run(run)]
 
 
 def print_table(rows):
-    """Rows of (what, how it is known, published, ours), below a head."""
+    """Of Compared, below a head."""
     if not rows:
         return
-    rows = [("", "known by", "published", "ours"), *rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
-
-
-def print_run(run):
-    print_table([(entry.what, entry.how, entry.text(), compared(entry, ours(run, entry))) for entry in entries_of_run(run)])
+    verdicts = {None: "not measured", True: "holds", False: "differs"}
+    lines = [("", "known by", "published", "ours", "")]
+    lines += [(row.entry.what, row.entry.how, row.entry.text(), row.measured(), verdicts[row.passed()]) for row in rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip())
 
 
 def mark(axis, run, quantity, along="step", offset=0, log=False, **panel):

@@ -151,10 +151,30 @@ def spans_decades(values):
 
 
 def save(figure, path):
-    """Under its final name a figure is complete."""
+    """Under its final name a figure is complete; it carries its message and its words, for those who cannot see it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    words = "Subject" if path.suffix == ".pdf" else "Description"
     try:
-        figure.savefig(temporary, format=path.suffix[1:])
+        figure.savefig(temporary, format=path.suffix[1:], metadata={"Title": title_of(figure), words: description(figure)})
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def title_of(figure):
+    return plain(figure._suptitle.get_text() if figure._suptitle else "")
+
+
+def description(figure):
+    """What the axes show, and the notes below them."""
+    shown_by = []
+    for axis in filter(lambda axis: axis.get_visible(), figure.axes):
+        named = [text for text in (axis.get_title(), axis.get_ylabel() and f"{axis.get_ylabel()} against {axis.get_xlabel()}")
+                 if text]
+        shown_by += [text for text in named if text not in shown_by]
+    notes = figure._supxlabel.get_text() if figure._supxlabel else ""
+    return plain("; ".join(filter(None, [title_of(figure), *shown_by, notes])))
+
+
+def plain(text):
+    return " ".join(text.replace("$", "").replace("\\", "").split())

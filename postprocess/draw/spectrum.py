@@ -2,6 +2,7 @@
 import numpy as np
 
 from draw import draws
+from draw.spectrum_maps import draw_map, draw_waterfall, is_wide
 from published import mark
 from style import (colours, headline, identity, index_colourbar, label_outer, layer_note, line_style, matrix_name, panels,
                    sentence, shown, what)
@@ -14,6 +15,10 @@ MOVING = 0.1
 def draw_spectrum(run, group):
     if group.measured("singular_value"):
         yield group.name, draw_singular_values(run, group)
+        if is_wide(group):
+            message = sentence(spectrum_message(run, group))
+            yield f"{group.name}_map", draw_map(run, group, message)
+            yield f"{group.name}_waterfall", draw_waterfall(run, group, message)
     if any(group.measured(name) for name in RANKS):
         yield f"{group.name}_rank", draw_ranks(run, group)
 
