@@ -74,7 +74,7 @@ def run_study(study, options):
     prepare(study, out, options)
     words = [*shlex.split(options.mpirun), "-n", str(options.ranks), str(options.program), "sweep" if study.is_sweep else "run",
              os.path.relpath(study.input), "--out", os.path.relpath(out)]
-    words += [] if study.is_sweep else ["--resume"]
+    words += ["--groups", str(options.ranks)] if study.is_sweep else ["--resume"]
     for key, value in study.sets.items():
         words += ["--set", f"{key}={value}"]
     study.command = shlex.join(words)

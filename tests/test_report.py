@@ -3,6 +3,7 @@ from html.parser import HTMLParser
 import json
 import os
 from pathlib import Path
+import re
 import shlex
 import shutil
 import subprocess
@@ -145,6 +146,17 @@ def test_compare_nothing(finished, tmp_path):
     for arguments in ((finished, tmp_path), (finished, finished, "--figure", tmp_path / "a.txt")):
         done = script("compare.py", *arguments)
         assert done.returncode == 2 and "compare.py:" in done.stderr and "Traceback" not in done.stderr
+
+
+# ---------------------------------------------------------------- tour.py
+def test_tour(eigentrain, mpirun, tmp_path):
+    (tmp_path / "eigentrain").symlink_to(eigentrain)
+    done = script("tour.py", "--build", tmp_path, "--out", tmp_path / "tour", "--mpirun", shlex.join(mpirun), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    tour = Page(tmp_path / "tour" / "tour.html")
+    assert len(tour.images) == 4 and not tour.outside
+    equal, everything = map(int, re.search(r"(\d+) of (\d+) series are equal to the last bit", tour.text).groups())
+    assert equal == everything > 30
 
 
 # ---------------------------------------------------------------- reproduce.py
