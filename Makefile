@@ -78,7 +78,7 @@ $(BUILD)/.packages-%: Makefile | $(BUILD)
 $(BUILD)/config.mk: $(BUILD)/.packages-build
 	@{ \
 	known() { pkg-config --exists "$$1" 2>/dev/null; }; \
-	pick() { for m in $$2; do if known $$m; then echo "$$1_CFLAGS ?= $$(pkg-config --cflags $$m)"; \
+	pick() { v="$$1_LIBS"; if [ -n "$${!v:-}" ]; then return; fi; for m in $$2; do if known $$m; then echo "$$1_CFLAGS ?= $$(pkg-config --cflags $$m)"; \
 	         echo "$$1_LIBS ?= $$(pkg-config --libs $$m)"; return; fi; done; \
 	         echo "eigentrain: no pkg-config file for $$1 (tried: $$2); set $$1_CFLAGS and $$1_LIBS" >&2; }; \
 	if [ -n "$${PETSC_DIR:-}" ]; then a="$$PETSC_DIR/$${PETSC_ARCH:-}"; \
@@ -194,6 +194,7 @@ install: all
 	install -D -m 755 $(BUILD)/eigentrain $(DESTDIR)$(PREFIX)/bin/eigentrain
 	mkdir -p $(DESTDIR)$(PREFIX)/share/eigentrain
 	cp -r inputs jobscripts postprocess $(DESTDIR)$(PREFIX)/share/eigentrain/
+	find $(DESTDIR)$(PREFIX)/share/eigentrain -name __pycache__ -prune -exec rm -r {} +
 
 clean:
 	rm -rf build
