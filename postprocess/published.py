@@ -118,7 +118,7 @@ class Compared:
         if values.size == self.entry.values().size and not self.entry.range:
             return " ".join(f"{value:{digits}}" for value in values)
         if np.ptp(values) < 1e-11 * abs(values).max():
-            return f"{values.min():.12g}"
+            return f"{values.min():{digits}}"
         return f"{values.min():.4g} … {values.max():.4g}"
 
     def passed(self):

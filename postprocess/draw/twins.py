@@ -3,6 +3,7 @@ import h5py
 import numpy as np
 
 from draw import draws
+from draw.intrinsic import draw_reduced
 from published import LOOK, mark
 from style import BLUE, GREY, ORANGE, colours, headline, identity, line_style, plt, positive, spans_decades
 
@@ -12,6 +13,8 @@ def draw_twin(run, group):
     twins = [other for other in run.groups.values() if other.kind == "twin" and len(other["step"])]
     if group.name == twins[0].name:
         yield "twins", draw_side_by_side(run, twins)
+    if group.measured("intrinsic_error"):
+        yield f"{group.name}_modes", draw_reduced(run, group)
     if group.measured("comp_gap_sq"):
         yield group.name, draw_comparison(run, group)
         yield from (("twins_trajectory", figure) for figure in draw_trajectories(run, group))
