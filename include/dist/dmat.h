@@ -18,6 +18,10 @@ struct dmat {
     double *local; /* [lld × nloc], owned if `owned`, else borrowed; element (il, jl) at local[il + jl·lld] */
     bool owned;
     int desc[9]; /* ScaLAPACK descriptor */
+
+    /* For products without messages, see dmat_hold. */
+    enum { DMAT_DEALT, DMAT_HELD, DMAT_COLLECTS } held;
+    double *whole; /* [m × n] all of it, column-major, owned; NULL before the first dmat_hold or dmat_collect */
 };
 
 /* Collective on grid->comm. m × n zeros with the grid's block size. m, n ≥ 0. */
@@ -78,6 +82,28 @@ double dmat_norm(const struct dmat *A);
  * panels of one operand and multiplies locally, with memory of at most two panels; `pdgemm` is PBLAS, the reference
  * twin. */
 void dmat_gemm(char ta, char tb, double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C);
+
+/* Local. Whether an m × n matrix is so small (1 MiB) that every rank may have it whole, on a grid of one process row
+ * and several columns. Only then the following do anything. */
+bool dmat_is_small(const struct grid *grid, int64_t m, int64_t n);
+
+/* Collective on the grid. Until dmat_release products A B and Aᵀ B of a small A are made on each rank by itself. A must
+ * not change meanwhile. */
+void dmat_hold(struct dmat *A);
+
+/* Local. Until dmat_release each rank adds up its own parts of products A Bᵀ into a small C; the first of them must not
+ * keep C (b = 0), and C's elements are not there before the end. */
+void dmat_collect(struct dmat *C);
+
+/* Collective on the grid. The end of either: a C that was collected is summed over the ranks. */
+void dmat_release(struct dmat *A);
+
+/* Collective on the grid. C (m × r) ← op(A) B for a few columns B, both whole on every rank, column-major: one local
+ * product and one sum, so that nothing of A is sent. C has the same bits on every rank. */
+void dmat_times_few(char ta, const struct dmat *A, int r, const double *B, double *C);
+
+/* Local. A ← X Yᵀ for X (m × r) and Y (n × r), whole on every rank. */
+void dmat_outer(struct dmat *A, int r, const double *X, const double *Y);
 
 /* What dmat_gemm does on the rank with the largest share (route `panel`). */
 struct gemm_need {

@@ -63,6 +63,7 @@ void dmat_destroy(struct dmat **A)
 {
     if (!*A) return;
     if ((*A)->owned) memory_free((*A)->local);
+    memory_free((*A)->whole);
     memory_free(*A);
     *A = NULL;
 }

@@ -435,6 +435,100 @@ static void wide_on(struct grid *grid)
     check_exact(grid, 'N', 'T', 1, wide, broad);
 }
 
+/* One side is thin: local products in strips. */
+static void thin_on(struct grid *grid)
+{
+    const int64_t broad = 131 * grid->npcol;
+
+    if (grid->block == 1) return;
+    check_exact(grid, 'N', 'N', 20, broad, 501);
+    check_exact(grid, 'T', 'N', 20, broad, 501);
+    check_exact(grid, 'T', 'N', 501, broad, 20);
+    check_exact(grid, 'N', 'T', 20, 501, broad);
+    check_exact(grid, 'N', 'T', 501, 20, broad);
+}
+
+static void thin_products(void **state)
+{
+    (void)state;
+    on_every_grid(thin_on);
+}
+
+static void assert_equal(const struct dmat *A, const struct dmat *B)
+{
+    for (int jl = 0; jl < A->nloc; jl++)
+        for (int il = 0; il < A->mloc; il++)
+            assert_true(A->local[il + (int64_t)jl * A->lld] == B->local[il + (int64_t)jl * B->lld]);
+}
+
+/* op(A) B with A held, and what follows from it once it is released and has changed. */
+static void check_held(struct grid *grid, char ta, int64_t m, int64_t n, int64_t k)
+{
+    struct dmat *A = dmat_create(grid, ta == 'T' ? k : m, ta == 'T' ? m : k), *B = dmat_create(grid, k, n);
+    struct dmat *C = numbered(grid, m, n), *expected = numbered(grid, m, n);
+
+    dmat_set(A, left_number, NULL);
+    dmat_set(B, right_number, NULL);
+    for (int round = 0; round < 2; round++) {
+        dmat_gemm(ta, 'N', 2, A, B, 1, expected);
+        dmat_hold(A);
+        dmat_gemm(ta, 'N', 2, A, B, 1, C);
+        dmat_release(A);
+        assert_equal(C, expected);
+        dmat_scale(A, -3);
+    }
+    dmat_destroy(&expected);
+    dmat_destroy(&C);
+    dmat_destroy(&B);
+    dmat_destroy(&A);
+}
+
+/* Two products A Bᵀ, added up on each rank and summed at the end; what stood in C is gone. */
+static void check_collected(struct grid *grid, int64_t m, int64_t n, int64_t k)
+{
+    struct dmat *A = dmat_create(grid, m, k), *B = dmat_create(grid, n, k);
+    struct dmat *C = numbered(grid, m, n), *expected = dmat_create(grid, m, n);
+
+    dmat_set(A, left_number, NULL);
+    dmat_set(B, right_number, NULL);
+    for (int round = 0; round < 2; round++) {
+        dmat_collect(C);
+        dmat_gemm('N', 'T', 1, A, B, 0, C);
+        dmat_gemm('N', 'T', -3, A, B, 1, C);
+        dmat_release(C);
+        dmat_gemm('N', 'T', -2, A, B, 0, expected);
+        assert_equal(C, expected);
+        dmat_scale(A, 5);
+    }
+    dmat_destroy(&expected);
+    dmat_destroy(&C);
+    dmat_destroy(&B);
+    dmat_destroy(&A);
+}
+
+static void held_on(struct grid *grid)
+{
+    const bool able = grid->nprow == 1 && grid->npcol > 1;
+
+    assert_true(dmat_is_small(grid, 362, 362) == able);
+    assert_false(dmat_is_small(grid, 363, 362));
+    check_held(grid, 'N', 7, 61, 13);
+    check_held(grid, 'T', 7, 61, 13);
+    check_held(grid, 'N', 3, 1, 150);
+    check_held(grid, 'T', 150, 5, 1);
+    check_held(grid, 'N', 400, 3, 400); /* too large */
+    check_collected(grid, 7, 13, 61);
+    check_collected(grid, 150, 1, 5);
+    check_collected(grid, 3, 150, 1);
+    check_collected(grid, 400, 400, 3);
+}
+
+static void held_matrices(void **state)
+{
+    (void)state;
+    on_every_grid(held_on);
+}
+
 static void products_of_several_panels(void **state)
 {
     (void)state;
@@ -517,6 +611,8 @@ static const struct CMUnitTest dmat_tests[] = {
     cmocka_unit_test(norms_and_dots),
     cmocka_unit_test(products),
     cmocka_unit_test(products_of_several_panels),
+    cmocka_unit_test(thin_products),
+    cmocka_unit_test(held_matrices),
     cmocka_unit_test(products_of_nothing),
     cmocka_unit_test(products_of_views),
 };
