@@ -1,5 +1,8 @@
 """Matrices without random numbers, by which two independent programs can be compared digit by digit (specification of the law
 of parsimony): indices count from 0, layers from 1."""
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
 import h5py
 import numpy as np
 
@@ -54,3 +57,16 @@ def write_data(path, Y, X=None, **more):
             file["X"] = X
         for name, values in more.items():
             file[name] = values
+
+
+# ---------------------------------------------------------------- from splitmix64, as the shipped studies make them
+def load_module(path):
+    """A Python file as a module, whatever its name."""
+    spec = spec_from_file_location(path.parent.name, path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+invariances = load_module(Path(__file__).resolve().parent.parent / "inputs" / "invariances" / "reference.py")
+ref_fill, ref_unit, ref_data, ref_weights = (getattr(invariances, name) for name in ("ref_fill", "ref_unit", "ref_data", "ref_weights"))

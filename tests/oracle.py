@@ -159,10 +159,16 @@ def one_hot(labels, classes):
     return Y
 
 
-def _read_images(images, labels, count, classes):
-    pixels, labels = read_idx(images), read_idx(labels)
-    count = len(labels) if count == "all" else count
-    return Samples(pixels[:count].reshape(count, -1).T / 255.0, one_hot(labels[:count], classes))
+def _read_images(images, labels, count, spec, per_class="all"):
+    """Of the classes that are wanted, numbered anew, so many each in file order; of these the first `count`."""
+    pixels, labels, classes = read_idx(images), read_idx(labels), get(spec, "data.classes", 10)
+    only = get(spec, "data.only", "all")
+    only = list(range(classes)) if only == "all" else only
+    most = len(labels) if per_class == "all" else per_class
+    taken = np.sort(np.concatenate([np.flatnonzero(labels == c)[:most] for c in only]))
+    taken = taken[:len(taken) if count == "all" else count]
+    X, Y = pixels[taken].reshape(len(taken), -1).T / 255.0, one_hot([only.index(c) for c in labels[taken]], len(only))
+    return Samples(X, Y[:1] - Y[1:] if get(spec, "data.targets", "classes") == "signs" else Y)
 
 
 def _image_data(spec):
@@ -172,10 +178,10 @@ def _image_data(spec):
                  for what in ("images-idx3", "labels-idx1")]
     else:
         names = [get(spec, f"data.{part}_{what}", None) for part in ("train", "test") for what in ("images", "labels")]
-    classes, test_count = get(spec, "data.classes", 10), get(spec, "data.test", "all")
-    train = _read_images(names[0], names[1], get(spec, "data.train", "all"), classes)
-    test = None if names[2] is None or test_count == 0 else _read_images(names[2], names[3], test_count, classes)
-    return Data(train, test, True)
+    test_count = get(spec, "data.test", "all")
+    train = _read_images(names[0], names[1], get(spec, "data.train", "all"), spec, get(spec, "data.per_class", "all"))
+    test = None if names[2] is None or test_count == 0 else _read_images(names[2], names[3], test_count, spec)
+    return Data(train, test, get(spec, "data.targets", "classes") == "classes")
 
 
 def _hdf5_data(spec):
@@ -277,6 +283,8 @@ def load_data(spec):
         if data.test:
             data.test.X = (U / s) @ (U.T @ data.test.X)
     scale = get(spec, "data.scale", 1.0)
+    if get(spec, "data.normalise", "none") == "longest":
+        scale /= np.linalg.norm(data.train.X, axis=0).max()
     for samples in filter(None, (data.train, data.test)):
         samples.X = scale * samples.X
     return data
@@ -439,8 +447,18 @@ def residual(kind, F, samples):
     return F - samples.Y if samples.M is None else samples.M * (F - samples.Y)
 
 
+def signs(samples):
+    """1 where a target is positive, else -1."""
+    return np.where(samples.Y > 0, 1.0, -1.0)
+
+
 def loss_value(kind, F, samples):
     """Sum-loss."""
+    if kind == "logistic":
+        y = np.clip(samples.Y, 0.0, 1.0)
+        return np.sum(np.log1p(np.exp(np.where(F.real > 0, -F, F))) + np.where(F.real > 0, F, 0.0) - y * F)
+    if kind == "exponential":
+        return np.sum(np.exp(-signs(samples) * F))
     if kind != "cross_entropy":
         return 0.5 * np.sum(residual(kind, F, samples) ** 2)
     shifted = F - F.real.max(axis=0)
@@ -451,6 +469,10 @@ def loss_derivative(kind, F, samples):
     """Derivative of the sum-loss by the outputs."""
     if kind == "sensing":
         return np.tensordot(residual(kind, F, samples), samples.A, axes=1)
+    if kind == "logistic":
+        return _logistic(F) - np.clip(samples.Y, 0.0, 1.0)
+    if kind == "exponential":
+        return -signs(samples) * np.exp(-signs(samples) * F)
     if kind != "cross_entropy":
         return residual(kind, F, samples)
     e = np.exp(F - F.max(axis=0))
@@ -474,8 +496,15 @@ def recovery_error(loss, layers, parameters, samples):
     return 0.5 * np.mean((hidden * (outputs(Loss(*loss), layers, parameters, samples) - samples.Y)) ** 2)
 
 
-def accuracy(layers, parameters, samples):
+def of_signs(loss, samples):
+    return loss.kind in ("logistic", "exponential") and len(samples.Y) == 1
+
+
+def accuracy(loss, layers, parameters, samples):
+    """Largest outputs in their places; of a single output of the losses that know signs, signs."""
     F = forward(layers, parameters, samples.X)[0][-1]
+    if of_signs(loss, samples):
+        return np.mean((F > 0) == (samples.Y > 0))
     return np.mean(F.argmax(axis=0) == samples.Y.argmax(axis=0))
 
 
@@ -566,6 +595,29 @@ class Optimizer:
                 a[...] = (1.0 - rate * self.decay) * a - rate * self._direction(i, g)
 
 
+def flow_rate(spec, layers, parameters, samples):
+    """The velocity of every array under the gradient flow."""
+    gradient = loss_and_gradient(loss_of(spec), layers, parameters, samples)[1]
+    decay = get(spec, "train.weight_decay", 0.0)
+    return [-(layers[l].multiplier if layers[l].trainable else 0.0) * (g + decay * a)
+            for (l, a), (_, g) in zip(parameters.arrays(), gradient.arrays())]
+
+
+def flow_step(spec, layers, parameters, samples, h):
+    """Moves `parameters` by the classical method of Runge and Kutta."""
+    def moved(factor, rates):
+        there = parameters.copy()
+        for (_, a), rate in zip(there.arrays(), rates):
+            a += factor * rate
+        return there
+    k1 = flow_rate(spec, layers, parameters, samples)
+    k2 = flow_rate(spec, layers, moved(0.5 * h, k1), samples)
+    k3 = flow_rate(spec, layers, moved(0.5 * h, k2), samples)
+    k4 = flow_rate(spec, layers, moved(h, k3), samples)
+    for (_, a), *k in zip(parameters.arrays(), k1, k2, k3, k4):
+        a += h / 6.0 * (k[0] + 2.0 * k[1] + 2.0 * k[2] + k[3])
+
+
 def batch_of(spec, samples, step):
     """The samples that the gradient of `step` is taken on."""
     N, batch = samples.X.shape[1], get(spec, "train.batch", "full")
@@ -596,17 +648,23 @@ class Trajectory:
     def train_loss(self, t):
         return evaluate_loss(loss_of(self.spec), self.layers, self.parameters[t], self.data.train)
 
+    def accuracy(self, t, samples):
+        loss = loss_of(self.spec)
+        if not self.data.classification and not of_signs(loss, samples):
+            return np.nan
+        return accuracy(loss, self.layers, self.parameters[t], samples)
+
     def recovery_error(self, t):
         return recovery_error(loss_of(self.spec), self.layers, self.parameters[t], self.data.train)
 
     def train_accuracy(self, t):
-        return accuracy(self.layers, self.parameters[t], self.data.train) if self.data.classification else np.nan
+        return self.accuracy(t, self.data.train)
 
     def test_loss(self, t):
         return evaluate_loss(loss_of(self.spec), self.layers, self.parameters[t], self.data.test)
 
     def test_accuracy(self, t):
-        return accuracy(self.layers, self.parameters[t], self.data.test) if self.data.classification else np.nan
+        return self.accuracy(t, self.data.test)
 
     def matrices(self, of, t):
         """The matrices that a probe `of: ...` sees at step t."""
@@ -689,5 +747,8 @@ def train(spec):
         result.gradient.append(gradient)
         if loss < tolerance:
             break
-        optimizer.step(layers, parameters, gradient, lr)
+        if optimizer.kind == "gradient_flow":
+            flow_step(spec, layers, parameters, data.train, lr)
+        else:
+            optimizer.step(layers, parameters, gradient, lr)
     return result

@@ -24,7 +24,7 @@ def loss_derivative(kind, F, samples):
         e = np.exp(F - F.real.max(axis=0))
         return e / e.sum(axis=0) * samples.Y.sum(axis=0) - samples.Y
     if kind == "logistic":
-        return 1.0 / (1.0 + np.exp(-F)) - samples.Y
+        return 1.0 / (1.0 + np.exp(-F)) - np.clip(samples.Y, 0.0, 1.0)
     return oracle.loss_derivative(kind, F, samples)
 
 

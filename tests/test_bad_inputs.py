@@ -604,6 +604,31 @@ TRAINING = [
          "input.yaml:1: data.whiten: fresh samples (train.online) are used as drawn, not whitened"]),
     Row("batch larger than the data", train("optimizer: sgd, batch: 13"),
         ["input.yaml:3: train.batch: is 13, but there are only 12 training samples"], ranks=(1, 2)),
+    Row("a flow of batches", train("optimizer: gradient_flow, batch: 4"),
+        ["input.yaml:3: train.batch: gradient_flow takes the full batch; use train.optimizer: sgd"], ranks=(1, 2)),
+    Row("a flow of fresh samples", train("optimizer: gradient_flow, online: true"),
+        ["input.yaml:3: train.online: fresh samples come in batches: give their size, train.batch, and another optimizer "
+         "than gradient_flow"]),
+    Row("an integrator of gd", train("integrator: adaptive"),
+        ["input.yaml:3: train.integrator: has no meaning with train.optimizer: gd; it applies to train.optimizer: "
+         "gradient_flow"]),
+    Row("a twin under the flow", text(model="model: {width: 6, depth: 2, activation: linear}",
+                                      train="train: {optimizer: gradient_flow}", more="twins: [{kind: narrow, rank: 1}]\n"),
+        ["input.yaml:4: twins[0].kind: narrow is trained by gradient steps only: take train.optimizer: gd"], ranks=(1, 2)),
+    Row("the rate of a theorem", train("schedule: {kind: jt}, weight_decay: 0.1"),
+        ["input.yaml:3: train.schedule.kind: jt is for linear networks with one output, without biases and skips, all layers "
+         "trained at the same rate and no model.output_scale",
+         "input.yaml:3: train.schedule.kind: jt is for the mean of the logistic loss: loss: {kind: logistic}",
+         "input.yaml:3: train.schedule.kind: jt is a rate of plain gradient descent: train.optimizer: gd, without weight "
+         "decay and train.project",
+         "input.yaml:3: train.schedule.kind: jt is for samples of length at most 1, but there is one of length *: scale the "
+         "inputs"], ranks=(1, 2)),
+    Row("no balanced start", model("widths: [6, 7, 3], init: {kind: relaxed_balanced, lambda: 0.1}"),
+        ["input.yaml:2: model.init.lambda: no start of these widths has S_k = lambda_k I: singular value 4 of layer 1 (7 x 6) "
+         "would have the square -0.1. A lambda above 0 needs layers behind it that are at least as wide, one below 0 layers "
+         "before it"], ranks=(1, 2)),
+    Row("balanced by one scale", model("widths: [6, 7, 3], init: {kind: balanced, scale: [1, 2]}"),
+        ["input.yaml:2: model.init.scale: a balanced start has one scale for all layers"]),
     Row("milestones missing", train("schedule: {kind: step}"),
         ["input.yaml:3: train.schedule.milestones: missing; train.schedule.kind: step needs it (an integer)"]),
     Row("probe rank too large", probes("kind: spectrum, rank: 5"),

@@ -185,6 +185,7 @@ NETWORKS = {
     "linear": ("widths: [4, 3], activation: linear", "kind: mse, reduction: samples"),
     "deep": ("widths: [4, 5, 3], activation: linear", "kind: mse, reduction: samples"),
     "relu": ("widths: [4, 6, 5, 3], activation: relu, bias: true", "kind: logistic"),
+    "exponential": ("widths: [4, 6, 5, 3], activation: tanh, bias: true", "kind: exponential, reduction: samples"),
     "leaky": ("widths: [4, 5, 5, 3], activation: leaky_relu, output_scale: 3", "kind: cross_entropy"),
     "masked": ("widths: [4, 5, 3], activation: tanh, bias: true", "kind: masked_mse, reduction: observed"),
 }

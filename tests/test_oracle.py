@@ -61,6 +61,14 @@ CASES = {
     "gd-decay": case(train={"weight_decay": 0.05}),
     "sgd": case(train={"optimizer": "sgd", "batch": 6}),
     "sgd-decay-classes": case(CLASSES, loss=CROSS_ENTROPY, train={"optimizer": "sgd", "batch": 7, "weight_decay": 0.1}),
+    "flow": case(train={"optimizer": "gradient_flow", "lr": 0.4}),
+    "flow-options": case(CLASSES, {"bias": True, "trainable": [1, 3], "lr_multiplier": [1.0, 2.0, 0.5]},
+                         loss=CROSS_ENTROPY, grid={"block": 2},
+                         train={"optimizer": "gradient_flow", "lr": 0.5, "weight_decay": 0.1, "microbatch": 6,
+                                "schedule": {"kind": "cosine", "warmup": 4, "length": 15}}),
+    "flow-compressed": linear({**GAUSSIAN, "train": 40}, train={"optimizer": "gradient_flow", "lr": 0.3}),
+    "flow-matrix": linear(MATRIX, loss=SUM, init={"kind": "orthogonal"},
+                          train={"optimizer": "gradient_flow", "lr": 0.05}),
     "momentum": case(train={"optimizer": "momentum"}),
     "momentum-options": case(train={"optimizer": "momentum", "momentum": 0.5, "weight_decay": 0.05, "lr": 0.3}),
     "momentum-batch": case(train={"optimizer": "momentum", "batch": 4, "lr": 0.02}),
@@ -160,6 +168,16 @@ CASES = {
     "output_scale-compressed": linear({**GAUSSIAN, "train": 40}, model={"output_scale": 0.5}),
     "scale": case({**GAUSSIAN, "scale": 0.4, "centre": True}),
     "scale-whitened": linear({**GAUSSIAN, "scale": 3, "whiten": True}, loss=SUM, train={"lr": 0.02}),
+    # losses of two classes an output, by any names; values between them
+    "logistic": case(CLASSES, {"bias": True}, loss={"kind": "logistic"}, train={"lr": 1}),
+    "logistic-signs": case({**HDF5, "file": "@signs.h5"}, {"activation": "tanh"},
+                           loss={"kind": "logistic", "reduction": "samples"}),
+    "logistic-values": case({**HDF5, "file": "@weighted.h5"}, loss={"kind": "logistic", "reduction": "sum"},
+                            train={"lr": 0.02}),
+    "exponential": case(CLASSES, {"bias": True}, loss={"kind": "exponential"}, train={"lr": 0.2}),
+    "exponential-signs": case({**HDF5, "file": "@signs.h5"}, {"activation": "relu"},
+                              loss={"kind": "exponential", "reduction": "samples"},
+                              train={"optimizer": "gradient_flow", "lr": 0.1}),
     # data
     "orthogonal_classes": linear(ORTHOGONAL, init={"kind": "orthogonal"}, loss={"kind": "mse", "reduction": "mean"},
                                  train={"lr": 1}),
@@ -176,6 +194,13 @@ CASES = {
     "hdf5-weighted-classes": case({**HDF5, "file": "@weighted.h5"}, loss={**CROSS_ENTROPY, "reduction": "mean"}),
     "idx": case({"kind": "idx", "train_images": "@images", "train_labels": "@labels", "test_images": "@images.gz",
                  "test_labels": "@labels.gz", "classes": 4, "train": 15, "test": 6}, loss=CROSS_ENTROPY),
+    "idx-some-classes": case({"kind": "idx", "train_images": "@images", "train_labels": "@labels",
+                              "test_images": "@images.gz", "test_labels": "@labels.gz", "classes": 4, "only": [3, 0, 1],
+                              "per_class": 2}, loss=CROSS_ENTROPY),
+    "idx-signs": case({"kind": "idx", "train_images": "@images", "train_labels": "@labels", "test_images": "@images.gz",
+                       "test_labels": "@labels.gz", "classes": 4, "only": [2, 0], "targets": "signs",
+                       "normalise": "longest"}, loss={"kind": "logistic"}, train={"lr": 1}),
+    "normalised": case({**GAUSSIAN, "centre": True, "normalise": "longest"}, train={"lr": 0.5}),
     # lengths
     "no-steps": case(train={"steps": 0}),
     "tolerance": case(train={"tolerance": 1.2, "lr": 0.2}),
@@ -294,6 +319,8 @@ def files(tmp_path_factory):
              X_test=normal((7, 6)), Y_test=np.eye(3)[rng.integers(3, size=6)].T)
     write_h5(folder / "identity.h5", Y=normal((3, 7)))
     write_h5(folder / "weighted.h5", X=normal((7, 20)), Y=rng.random((3, 20)))
+    write_h5(folder / "signs.h5", X=normal((7, 20)), Y=rng.choice([-1.0, 1.0], size=(1, 20)),
+             X_test=normal((7, 6)), Y_test=rng.choice([-1.0, 1.0], size=(1, 6)))
     write_h5(folder / "masked.h5", X=normal((7, 20)), Y=normal((3, 20)), M=rng.integers(2, size=(3, 20)),
              X_test=normal((7, 6)), Y_test=normal((3, 6)), M_test=rng.integers(2, size=(3, 6)))
     write_h5(folder / "masked-identity.h5", Y=normal((3, 7)), M=(rng.random((3, 7)) < 0.5).astype(np.uint8))

@@ -29,6 +29,10 @@ train: {optimizer: adam, batch: 32, lr: 1e-4, steps: 4, evaluate_every: 4}
 probes: [{kind: spectrum, every: 4, rank: 5}]
 checkpoint: {every: 2}
 """,
+    "flow": """data: {kind: gaussian, features: 400, outputs: 300, train: 500}
+model: {width: 600, depth: 5, activation: relu}
+train: {optimizer: gradient_flow, integrator: adaptive, lr: 1e-3, steps: 2, evaluate_every: 2}
+""",
     "compressed": """data: {kind: low_rank_matrix, rows: 30000, cols: 30000, rank: 10, spectrum: given, singular_values: [300, 290, 280, 270, 260, 250, 240, 230, 220, 210]}
 model: {width: 30000, depth: 3, activation: linear, parametrization: compressed, init: {kind: householder}}
 train: {lr: 1e-4, steps: 4}

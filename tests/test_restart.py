@@ -41,6 +41,7 @@ RULES = {
     "momentum": "optimizer: momentum, lr: 0.1, batch: 16, weight_decay: 0.01",
     "adam": "optimizer: adam, lr: 0.01, schedule: {kind: cosine, length: 20, warmup: 3}",
     "rmsprop": "optimizer: rmsprop, lr: 0.01, batch: 9, schedule: {kind: step, milestones: [5, 11]}",
+    "flow": "optimizer: gradient_flow, lr: 0.5, integrator: adaptive, schedule: {kind: step, milestones: [9]}",
     "online": "optimizer: momentum, lr: 0.1, batch: 8, online: true",
 }
 

@@ -23,7 +23,9 @@ from same import assert_same
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = [path for path in sorted((ROOT / "inputs").rglob("*.yaml")) if re.search("(?m)^sweep:", path.read_text())
-           and "kind: cifar10" not in path.read_text()]  # tests/test_smooth.py makes the files
+           and "kind: cifar10" not in path.read_text()  # tests/test_smooth.py makes the files
+           and not re.search("file: (intrinsic|invariances)/", path.read_text())  # tests/test_intrinsic.py, _invariances.py do
+           and path.name != "mlp_momentum.yaml"]  # it sweeps the steps, hours: tests/test_intrinsic.py
 SLOW = {"kgmm_align.yaml", "kgmm_static.yaml", "kgmm_train.yaml"}  # a measurement takes ten seconds
 COLLECT = ROOT / "postprocess" / "collect.py"
 

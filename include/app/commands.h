@@ -12,6 +12,9 @@ int command_sweep(int argc, char **argv);
 /* Collective on MPI_COMM_WORLD. `eigentrain plan`: what a run would need (plan.c). */
 int command_plan(int argc, char **argv);
 
+/* Collective on MPI_COMM_WORLD. `eigentrain laws`: conservation laws of a small network (laws.c). */
+int command_laws(int argc, char **argv);
+
 /* Collective on MPI_COMM_WORLD; rank 0 acts. `eigentrain status`: where runs and sweeps stand (status.c). */
 int command_status(int argc, char **argv);
 

@@ -28,6 +28,19 @@ void factor_local_singular_values(int m, int n, double *A, double *sigma);
  * ascending, eigenvectors the columns of V (n × n). */
 void factor_local_eigenpairs(int n, double *A, double *value, double *V);
 
+/* Local. Thin SVD of one small matrix A (m × n column-major, overwritten) in the memory of this rank, m, n ≥ 1: U (m ×
+ * k), sigma [k] descending, Vt (k × n), k = min(m, n). */
+void factor_local_svd(int m, int n, double *A, double *sigma, double *U, double *Vt);
+
+/* Local. Rank of one small matrix A (m × n column-major, overwritten) in the memory of this rank: the singular values
+ * above `threshold` times the largest; and an orthonormal basis of its null space, the first n − rank columns of
+ * basis[n × n] (NULL: not wanted). m, n ≥ 1. */
+int factor_local_null_space(int m, int n, double *A, double threshold, double *basis);
+
+/* Local. C (m × n) ← op(A) op(B) with inner index k, all whole in the memory of this rank, column-major without gaps;
+ * ta, tb are 'N' or 'T'. */
+void factor_local_product(char ta, char tb, int m, int n, int k, const double *A, const double *B, double *C);
+
 /* Collective on the grid. Thin SVD X = U diag(sigma) Vt with k = min(m, n): U is m × k, Vt is k × n, sigma [k]
  * descending on every rank. A wide X is first reduced by LQ; what remains is solved whole on every rank if it is small
  * (2048 × 2048 elements), else by PDGESVD. */

@@ -23,7 +23,7 @@ void backprop_destroy(struct backprop **backprop);
 double backprop_gradient(struct backprop *backprop, const struct model *model, const struct dataset *dataset,
                          struct params *gradient);
 
-/* Collective on the grid. Loss (complete, the same on every rank) and accuracy in [0, 1] (NaN unless classification).
+/* Collective on the grid. Loss (complete, the same on every rank) and accuracy in [0, 1] (NaN unless loss_classifies).
  */
 double backprop_evaluate(struct backprop *backprop, const struct model *model, const struct dataset *dataset,
                          double *accuracy);
@@ -43,6 +43,13 @@ void backprop_features(struct backprop *backprop, const struct model *model, con
                        void (*visit)(void *context, int l, const struct dmat *a, const struct dmat *Y, int64_t first),
                        void *context);
 
+/* Collective on the grid. For every layer l with an activation, φ in one line with its slope and no skip, for which
+ * rate[l−1] is a matrix (n_l × n_l; NULL: not wanted): rate[l−1] ← Σ_i Δ_i φ(z_i)ᵀ − (φ′(z_i) ∘ Δ_i) z_iᵀ, with z the
+ * layer's values before the activation and Δ = ∂loss/∂φ(z): what neurons whose gates differ exchange under the gradient
+ * flow (Le and Jegelka, arXiv 2201.11968). A forward and a backward pass, and a third of one more. */
+void backprop_gate_rates(struct backprop *backprop, const struct model *model, const struct dataset *dataset,
+                         struct dmat *const *rate);
+
 /* ---- what that takes, of a model that may have no parameters, on a grid that may be on paper only */
 
 /* Local. The columns processed at a time, see backprop_create. */
@@ -51,14 +58,21 @@ int64_t backprop_columns(const struct grid *grid, int64_t samples, int64_t chunk
 /* Local. Bytes of this rank's work space for so many columns at a time. */
 int64_t backprop_bytes(const struct model *model, int64_t columns);
 
+/* Local. Bytes on a rank of the small layers that it has whole, with their gradient; 0 on a grid where none is. */
+int64_t backprop_held_bytes(const struct model *model, bool identity);
+
 /* C (m × n) from op(A) op(B) with inner index k. */
 struct product {
     char ta, tb;
     int64_t m, n, k;
+    bool held; /* with a matrix that every rank has whole (dmat_hold, dmat_collect) */
 };
 
 /* Local. The products of a chunk of `columns`: of the forward pass, with `gradient` of the backward pass, too.
  * `identity`: the input is the identity. The list has room for 3·depth; returns their number. */
 int backprop_products(const struct model *model, int64_t columns, bool identity, bool gradient, struct product *list);
+
+/* Local. What dmat_gemm does for such a product. */
+struct gemm_need product_need(const struct grid *grid, const struct product *product);
 
 #endif

@@ -14,12 +14,13 @@ struct sensing;
 struct dataset {
     struct dmat *X;          /* d × N, owned; NULL if the input is the identity (then N = d) */
     struct dmat *Y;          /* K × N, owned: the whole target, also where it is not observed */
-    struct dmat *M;          /* K × N, 1 where Y is observed and 0 elsewhere, owned; NULL: all of it is */
+    struct dmat *M;          /* K × N, 1 where Y is observed and 0 elsewhere, or roots of weights; owned; NULL: all of
+                                it is */
     struct sensing *sensing; /* what is known of Y in place of its entries (net/sensing.h), owned; NULL: the entries */
     int64_t features;        /* d */
     int64_t outputs;         /* K; where Y stands for a larger target (train/reduction.h), the larger one's */
     int64_t samples;         /* N: what the loss is divided by */
-    int64_t observed;        /* number of ones in M, if there is one */
+    int64_t observed;        /* number of entries of M that are not 0, if there is one */
     bool classification;     /* Y is one-hot: accuracy makes sense */
     double constant; /* sum-loss that no weight can change, left out by compression: ½‖Y(I − QᵀQ)‖_F² */
 };
@@ -80,8 +81,8 @@ struct dataset *dataset_compress(const struct dataset *full);
 void dataset_destroy(struct dataset **dataset);
 
 /* Root only. Opens the training or the test files of `data.kind: idx` or `fashion_mnist` (gzipped or plain IDX): pixels
- * / 255, one column an image, one-hot classes. False with problems: EXIT_ENVIRONMENT for the missing fashion_mnist
- * package, else EXIT_INPUT. */
+ * / 255, one column an image, one-hot classes or signs, all classes or some (data.only, per_class, targets). False with
+ * problems: EXIT_ENVIRONMENT for the missing fashion_mnist package, else EXIT_INPUT. */
 bool source_open_idx(struct source *source, const struct spec *spec, bool train, struct problems *problems);
 
 /* Root only. The same for `data.kind: cifar10`: its binary files, uncompressed. */
@@ -142,6 +143,9 @@ void whiten_centre(struct data *data);
 /* Collective on the grid. X ← U Vᵀ of its thin SVD without the directions below `floor` times the largest
  * (data.whiten). */
 void whiten_apply(struct data *data, double floor);
+
+/* Collective on the grid. Length of the longest column, the same bits on every rank. */
+double whiten_longest(const struct dmat *X);
 
 /* Local. Bytes that whitening takes on the rank with the largest share, for d features. */
 int64_t whiten_bytes(const struct grid *grid, int64_t d, int64_t train, int64_t test);

@@ -26,8 +26,9 @@ struct params {
     struct dmat **W;         /* [L] views: W[l−1] is n_l × n_{l−1}; owned headers */
     struct dmat **b;         /* [L] views n_l × 1 (on process column 0), or NULL without bias; owned headers */
     int64_t *start;          /* [L + 1] layer l occupies local[start[l−1]] … local[start[l] − 1]; owned */
-    double *local;           /* [size]: W_1, b_1, W_2, b_2, …; owned */
+    double *local;           /* [size]: W_1, b_1, W_2, b_2, …; owned unless `view` */
     int64_t size;            /* local elements */
+    bool view;               /* over somebody else's memory */
 };
 
 /* One layer. */
@@ -83,6 +84,12 @@ void model_destroy(struct model **model);
 
 /* Collective on the grid. Zero parameters of the same layout as the model's. */
 struct params *params_create(const struct model *model);
+
+/* Collective on the grid. Matrices of the same layout over no memory yet, for params_point. */
+struct params *params_view(const struct model *model);
+
+/* Local. Lets a view's matrices lie in local [size], without a copy. */
+void params_point(struct params *view, double *local);
 
 /* Local. Number of all weights and biases, of a model that may have none yet. */
 int64_t model_parameters(const struct model *model);

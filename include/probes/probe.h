@@ -32,6 +32,7 @@ struct moment {
     const struct model *model;     /* at this step */
     const struct params *gradient; /* at this step, before the update */
     const struct params *previous; /* parameters one update earlier; NULL unless needs_previous asked and step ≥ 1 */
+    const struct params *velocity; /* v of heavy-ball momentum, whose last multiple the last update was; else NULL */
     const struct dataset *train;   /* the whole training set */
     const struct dataset *test;    /* NULL without held-out samples */
     const struct dataset *batch;   /* what `gradient` was taken on; the whole training set if steps see all of it */
@@ -74,6 +75,11 @@ struct probe_need {
     bool copies; /* each matrix is copied first */
     int passes;  /* how often the network is run over the training set */
 
+    /* Distributed products beside those, and how often; with the steps since the measurement before. */
+    struct product *multiply; /* [multiplies], owned */
+    double *multiply_times;   /* [multiplies], owned */
+    int multiplies;
+
     /* Curvature: arrays of the parameters' size that stay and go into checkpoints, and others while it measures;
      * fractions for a block. */
     double kept, work;
@@ -90,6 +96,12 @@ struct probe_kind {
     /* Local. An update with this learning rate has been made, from a point with this loss of the step's data: for what
      * follows the training step by step; may be NULL. */
     void (*advance)(struct probe *probe, double lr, double loss);
+    /* Collective. Before anything is measured at a step, and at every step, due or not: what must be seen of its
+     * weights and gradient; may be NULL. */
+    void (*look)(struct probe *probe, const struct moment *moment);
+    /* Collective. After every update: it was made with this gradient and learning rate, and these are the new weights;
+     * may be NULL. */
+    void (*follow)(struct probe *probe, const struct model *model, const struct params *gradient, double lr);
     /* Collective. Measures; puts its quantities into the record's current row. */
     void (*measure)(struct probe *probe, const struct moment *moment, struct record *record);
     /* Collective. Writes vectors of the last measurement into a snapshot, below group probe->name; may be NULL. */
@@ -136,11 +148,14 @@ bool probe_due(const struct probe *probe, int64_t step, bool last);
 /* Local. Whether some probe that is due at `step` wants the parameters of the step before. */
 bool probes_need_previous(const struct probes *probes, int64_t step, bool last);
 
-/* Collective on the grid. Measures with every probe that is due. */
+/* Collective on the grid. Lets all probes look at the step, and measures with every one that is due. */
 void probes_measure(struct probes *probes, const struct moment *moment, bool last, struct record *record);
 
 /* Local. Tells all probes of an update. */
 void probes_advance(struct probes *probes, double lr, double loss);
+
+/* Collective on the grid. The update of a step, for the probes that follow every one; counts as their time. */
+void probes_follow(struct probes *probes, const struct model *model, const struct params *gradient, double lr);
 
 /* Local. The theory checks of all probes, at the end of a run. */
 void probes_check(const struct probes *probes, struct record *record);

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 /* Local. Learning rate of the update that leads from `step` to step + 1:
- *   constant  lr
+ *   constant  lr (and of jt, which chooses itself: train/jt.h)
  *   step      lr · factor^(number of `milestones` ≤ step)
  *   cosine    final + (lr − final)·½(1 + cos(π·step/steps)), after a linear warm-up of `warmup` steps */
 double schedule_rate(const struct spec *spec, int64_t step);

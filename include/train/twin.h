@@ -1,6 +1,7 @@
 /* twin: small networks that are trained in lockstep beside the large one, on the same data and by the same rule, and
- * compared with it: that of the law of parsimony (compressed), or a random one of small width (narrow). A run with
- * twins has the same trajectory as one without, bit for bit. */
+ * compared with it: that of the law of parsimony (compressed), or a random one of small width (narrow); and the reduced
+ * dynamics of a linear network's end-to-end matrix (intrinsic). A run with twins has the same trajectory as one
+ * without, bit for bit. */
 #ifndef EIGENTRAIN_TRAIN_TWIN_H
 #define EIGENTRAIN_TRAIN_TWIN_H
 
@@ -39,7 +40,7 @@ void twins_destroy(struct twins **twins);
  * loss `loss`. A twin whose loss is below its tolerance, or no finite number, is trained no further. */
 void twins_gradient(struct twins *twins, const struct dataset *batch, int64_t step, double loss);
 
-/* Local. The update from this step to the next. */
+/* Collective on the grid. The update from this step to the next. */
 void twins_update(struct twins *twins, double lr);
 
 /* Collective on the grid. Compares the twins with the large network; a row each for those that are due. Where the run

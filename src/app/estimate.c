@@ -7,6 +7,8 @@
 #include "net/backprop.h"
 #include "net/layout.h"
 #include "net/rop.h"
+#include "train/gradient_flow.h"
+#include "train/jt.h"
 #include "train/optimizer.h"
 #include "train/reduction.h"
 
@@ -55,6 +57,10 @@ static void measure_probe(struct estimate_probe *p, const struct probe *probe, c
 {
     p->times = estimate_times(e->steps, probe->every);
     probe->kind->need(probe, e->model, &p->need);
+    for (int i = 0; i < p->need.multiplies; i++) {
+        const struct product *product = &p->need.multiply[i];
+        p->flops += 2 * p->need.multiply_times[i] * (double)product->m * (double)product->n * (double)product->k;
+    }
     for (int i = 0; i < p->need.count; i++) {
         const struct probe_solve *solve = &p->need.solve[i];
         const int64_t least = solve->m < solve->n ? solve->m : solve->n;
@@ -107,11 +113,14 @@ static int64_t start_bytes(const struct estimate *e)
     const int64_t d = e->loaded.features;
     const bool orthogonal = spec_is(e->spec, "model.init.kind", "orthogonal");
     const bool file = spec_is(e->spec, "model.init.kind", "file");
+    const bool balanced =
+        spec_is(e->spec, "model.init.kind", "balanced") || spec_is(e->spec, "model.init.kind", "relaxed_balanced");
     if (e->reduced)
         return 5 * local_bytes(e, e->data.features, d) + /* wide matrices of few rows, on one process row */
                (orthogonal ? local_bytes(e, d, d) + factor_orthonormal_bytes(&e->grid, d, d) : 0);
     for (int l = 1; l <= e->model->depth; l++) {
         const int64_t m = e->model->width[l], n = e->model->width[l - 1];
+        if (balanced) most = larger(most, local_bytes(e, n, m));
         if (orthogonal) most = larger(most, factor_orthonormal_bytes(&e->grid, m, n));
         if (file) most = larger(most, local_bytes(e, m, n) + dmat_slab_bytes(&e->grid, m, n));
     }
@@ -125,7 +134,7 @@ static int64_t panel_bytes(const struct estimate *e)
     int64_t most[GRID_WORK_SLOTS] = {0}, sum = 0;
     const int count = backprop_products(e->model, e->chunk, e->data.identity, true, list);
     for (int i = 0; i < count; i++) {
-        const struct gemm_need need = gemm_need(&e->grid, list[i].ta, list[i].tb, list[i].m, list[i].n, list[i].k);
+        const struct gemm_need need = product_need(&e->grid, &list[i]);
         for (int slot = 0; slot < GRID_WORK_SLOTS; slot++) most[slot] = larger(most[slot], need.work[slot]);
     }
     for (int slot = 0; slot < GRID_WORK_SLOTS; slot++) sum += most[slot];
@@ -197,7 +206,8 @@ static int64_t series_bytes(int64_t rows, int64_t bytes)
 static void count_memory(struct estimate *e)
 {
     const int64_t weights = 8 * params_size(e->model);
-    const int arrays = 2 + optimizer_arrays(e->spec) + probes_need_previous(e->probes, e->steps, true);
+    const int arrays =
+        2 + optimizer_arrays(e->spec) + gradient_flow_arrays(e->spec) + probes_need_previous(e->probes, e->steps, true);
     const bool whitens = spec_applies(e->spec, "data.whiten") && spec_bool(e->spec, "data.whiten");
     int64_t *memory = e->memory;
     memory[MEMORY_DATA] = data_set_bytes(&e->grid, &e->data, e->data.train, true) + bases_bytes(e);
@@ -212,9 +222,9 @@ static void count_memory(struct estimate *e)
     memory[MEMORY_DATA] += e->batches.bytes;
     at_moment(e, "compressing the data", memory[MEMORY_DATA] + weights, e->batches.extra);
     memory[MEMORY_WEIGHTS] = arrays * weights;
-    memory[MEMORY_ACTIVATIONS] = backprop_bytes(e->model, e->chunk);
+    memory[MEMORY_ACTIVATIONS] = backprop_bytes(e->model, e->chunk) + backprop_held_bytes(e->model, e->data.identity);
     memory[MEMORY_PANELS] = panel_bytes(e);
-    memory[MEMORY_PROBES] = series_bytes(e->steps + 1, 40) + series_bytes(e->evaluations, 48);
+    memory[MEMORY_PROBES] = series_bytes(e->steps + 1, 48) + series_bytes(e->evaluations, 48);
     int64_t all = 0;
     for (int i = 0; i < e->probes->count; i++)
         memory[MEMORY_PROBES] += kept_bytes(e, &e->probe[i].need) + arrays_bytes(e, e->probe[i].need.kept) +
@@ -262,9 +272,10 @@ static void count_files(struct estimate *e)
 {
     const struct spec *spec = e->spec;
     struct estimate_disk *d = &e->disk;
+    ensure(e->model);
     const int arrays = 1 + optimizer_arrays(spec) + probes_need_previous(e->probes, e->steps, true);
     const int64_t matrices = e->model->depth * (spec_bool(spec, "model.bias") ? 2 : 1);
-    d->metrics = METRICS_TEXT + 40 * (e->steps + 1) + 48 * e->evaluations;
+    d->metrics = METRICS_TEXT + 48 * (e->steps + 1) + 48 * e->evaluations;
     d->arrays = 16;
     if (spec_is(spec, "snapshot.every", "end")) d->snapshots = 1;
     if (spec_given(spec, "snapshot.every") && !spec_is(spec, "snapshot.every", "end") &&
@@ -326,6 +337,8 @@ struct estimate *estimate_create(MPI_Comm comm, const struct spec *spec, int ran
                               : model_outline(&e->grid, spec, e->data.features, e->data.outputs, problems);
     if (e->model) {
         e->batches = batches_need(spec, e->model, &e->data, problems);
+        gradient_flow_check(spec, problems);
+        jt_check(spec, e->model, problems);
         e->record = record_create(true);
         e->probes = probes_create(&(struct setting){.spec = spec, .model = e->model}, e->record, problems);
     }
@@ -350,7 +363,11 @@ void estimate_destroy(struct estimate **estimate)
 {
     struct estimate *e = *estimate;
     if (!e) return;
-    for (int i = 0; e->probe && i < e->probes->count; i++) memory_free(e->probe[i].need.solve);
+    for (int i = 0; e->probe && i < e->probes->count; i++) {
+        memory_free(e->probe[i].need.solve);
+        memory_free(e->probe[i].need.multiply);
+        memory_free(e->probe[i].need.multiply_times);
+    }
     memory_free(e->probe);
     probes_destroy(&e->probes);
     record_destroy(&e->record);

@@ -6,6 +6,7 @@
 #include "dist/krylov.h"
 #include "net/backprop.h"
 #include "net/mixture.h"
+#include "train/gradient_flow.h"
 #include "train/optimizer.h"
 
 #include <math.h>
@@ -73,7 +74,7 @@ static double rounds(int procs)
 
 static void add_product(struct estimate *e, enum timer_part part, const struct product *p, double times)
 {
-    const struct gemm_need need = gemm_need(&e->grid, p->ta, p->tb, p->m, p->n, p->k);
+    const struct gemm_need need = product_need(&e->grid, p);
     add_kernel(e, part,
                (struct estimate_kernel){
                    .kind = KERNEL_PRODUCT, .ta = p->ta, .tb = p->tb, .m = need.m, .n = need.n, .k = need.k},
@@ -128,10 +129,24 @@ static void add_chunk(struct estimate *e, enum timer_part part, int64_t columns,
     add(e, part, RATE_MESSAGE, times * rounds(e->grid.nprow) * (gradient ? 1 : 2));
 }
 
+/* Small layers are gathered for all chunks, and their gradients summed once. */
+static void add_held(struct estimate *e, enum timer_part part, bool gradient, double times)
+{
+    const double procs = e->grid.npcol, share_sent = procs > 1 ? (procs - 1) / procs : 0;
+    const double bytes = (double)backprop_held_bytes(e->model, e->data.identity) / 2;
+    int held = 0;
+    for (int l = e->data.identity ? 2 : 1; l <= e->model->depth; l++)
+        held += dmat_is_small(&e->grid, e->model->width[l], e->model->width[l - 1]);
+    add(e, part, RATE_MESSAGE, times * held * ((procs - 1) + (gradient ? 2 * rounds(e->grid.npcol) : 0)));
+    add(e, part, RATE_SENT, times * bytes * share_sent * (gradient ? 3 : 1));
+    add(e, part, RATE_STREAM, times * bytes * (gradient ? 4 : 2));
+}
+
 /* A pass over `samples` columns, as many at a time as there is work space for. */
 static void add_pass(struct estimate *e, enum timer_part part, int64_t samples, bool gradient, double times)
 {
     const int64_t whole = samples / e->chunk, rest = samples % e->chunk;
+    add_held(e, part, gradient, times);
     if (whole > 0) add_chunk(e, part, e->chunk, gradient, times * (double)whole);
     if (rest > 0) add_chunk(e, part, rest, gradient, times);
 }
@@ -154,6 +169,15 @@ static void add_batch(struct estimate *e, double times)
     add(e, TIMER_GRADIENT, RATE_NORMAL, times / steps_an_epoch * (double)e->data.train);
 }
 
+/* Stages of the gradient flow: a gradient each, and each is a sum of all rates before it. */
+static void count_flow(struct estimate *e)
+{
+    const double stages = gradient_flow_gradients(e->spec), updates = (double)e->steps;
+    if (stages == 0) return;
+    add_pass(e, TIMER_UPDATE, e->batches.columns, true, stages * updates);
+    add(e, TIMER_UPDATE, RATE_STREAM, (stages + 1) * (40 + 4 * stages) * (double)params_size(e->model) * updates);
+}
+
 static void count_steps(struct estimate *e)
 {
     const double gradients = (double)e->steps + 1, updates = (double)e->steps, weights = (double)params_size(e->model);
@@ -163,13 +187,15 @@ static void count_steps(struct estimate *e)
     add(e, TIMER_GRADIENT, RATE_STEP, gradients);
     add(e, TIMER_GRADIENT, RATE_MESSAGE, rounds(e->grid.size) * gradients);
     add(e, TIMER_UPDATE, RATE_UPDATE, weights * updates);
+    count_flow(e);
     if (probes_need_previous(e->probes, e->steps, true)) add(e, TIMER_UPDATE, RATE_STREAM, 16 * weights * updates);
 }
 
 static void count_evaluations(struct estimate *e)
 {
     const double times = (double)e->evaluations;
-    if (e->data.classification || !spec_is(e->spec, "train.batch", "full"))
+    const struct loss loss = loss_of(e->spec);
+    if (loss_classifies(&loss, e->data.classification, e->data.outputs) || !spec_is(e->spec, "train.batch", "full"))
         add_pass(e, TIMER_EVALUATE, e->data.train, false, times);
     if (e->data.test > 0) add_pass(e, TIMER_EVALUATE, e->data.test, false, times);
     add(e, TIMER_EVALUATE, RATE_MESSAGE, 2 * rounds(e->grid.size) * times);
@@ -228,6 +254,8 @@ static void count_probes(struct estimate *e)
         const double times = (double)p->times;
         add_spectra(e, &p->need, times);
         if (p->need.passes > 0) add_pass(e, TIMER_PROBES, e->data.train, false, times * p->need.passes);
+        for (int k = 0; k < p->need.multiplies; k++)
+            add_product(e, TIMER_PROBES, &p->need.multiply[k], times * p->need.multiply_times[k]);
         for (int k = 0; k < p->need.count; k++) {
             const struct probe_solve *s = &p->need.solve[k];
             if (s->rank > 0) add_krylov(e, TIMER_PROBES, s, times);
@@ -254,7 +282,7 @@ static void add_svd(struct estimate *e, int64_t m, int64_t n)
 {
     const int64_t inner = n > m ? m : n;
     if (n > m) add_qr(e, n, m, 1);
-    if (n > m) add_product(e, TIMER_SETUP, &(struct product){'N', 'N', m, n, m}, 1);
+    if (n > m) add_product(e, TIMER_SETUP, &(struct product){'N', 'N', m, n, m, false}, 1);
     add_kernel(e, TIMER_SETUP, (struct estimate_kernel){.kind = KERNEL_SVD, .m = m, .n = inner},
                factor_gathers(m, inner) ? 1 : 1.0 / e->grid.size);
 }
@@ -262,7 +290,8 @@ static void add_svd(struct estimate *e, int64_t m, int64_t n)
 static void count_whitening(struct estimate *e)
 {
     const int64_t d = e->loaded.features, N = e->loaded.train, k = d < N ? d : N;
-    const struct product products[] = {{'N', 'N', d, N, k}, {'N', 'T', d, d, k}, {'N', 'N', d, e->loaded.test, d}};
+    const struct product products[] = {
+        {'N', 'N', d, N, k, false}, {'N', 'T', d, d, k, false}, {'N', 'N', d, e->loaded.test, d, false}};
     add_svd(e, d, N);
     for (int i = 0; i < (e->loaded.test > 0 ? 3 : 1); i++) add_product(e, TIMER_SETUP, &products[i], 1);
 }
@@ -329,7 +358,7 @@ static void count_subspaces(struct estimate *e)
     if (spec_is(e->spec, "model.init.kind", "orthogonal")) {
         add(e, TIMER_SETUP, RATE_NORMAL, applied * share(e, d, d));
         add_qr(e, d, d, applied);
-        add_product(e, TIMER_SETUP, &(struct product){'N', 'N', d, q, d}, applied);
+        add_product(e, TIMER_SETUP, &(struct product){'N', 'N', d, q, d, false}, applied);
     }
     add_qr(e, d, q, 6);
     add(e, TIMER_SETUP, RATE_TOUCH, (double)e->peak);

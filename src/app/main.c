@@ -72,6 +72,9 @@ static const struct command {
      "run what is unfinished of INPUT.yaml's section `sweep`, G members at a time, or one member"},
     {"plan", command_plan, "plan INPUT.yaml [--ranks N] [--set KEY=VALUE]…",
      "what a run on N ranks would take: memory, flops, bytes, files, a predicted time; trains and writes nothing"},
+    {"laws", command_laws, "laws INPUT.yaml [--point start | random] [--set KEY=VALUE]…",
+     "what gradient flow conserves in a small linear or relu network: counts, ranks, whether its dynamics is "
+     "intrinsic"},
     {"status", command_status, "status DIR…", "where runs and sweeps stand, how they ended, time left"},
     {"verify", command_verify, "verify DIR…",
      "read every file of runs and sweeps again: whether they are whole, and all there"},

@@ -146,8 +146,7 @@ void factor_singular_values(const struct dmat *const *A, int count, double *sigm
     memory_free(mine);
 }
 
-/* Thin SVD of a matrix that every rank holds whole (overwritten): U (m × k), Vt (k × n), k = min(m, n). */
-static void local_svd(int m, int n, double *A, double *sigma, double *U, double *Vt)
+void factor_local_svd(int m, int n, double *A, double *sigma, double *U, double *Vt)
 {
     const int k = m < n ? m : n;
     int query = -1, info, *iwork = NEW(int, 8 * k);
@@ -159,6 +158,40 @@ static void local_svd(int m, int n, double *A, double *sigma, double *U, double 
     succeeded("dgesdd", info);
     memory_free(work);
     memory_free(iwork);
+}
+
+int factor_local_null_space(int m, int n, double *A, double threshold, double *basis)
+{
+    const int least = m < n ? m : n;
+    const char *job = m < n ? "A" : "S"; /* all right singular vectors, of the left ones as few as that takes */
+    int query = -1, info, *iwork = NEW(int, 8 * least + 1), rank = 0;
+    double answer, *sigma = NEW(double, least), *U = NEW(double, (int64_t)m *least);
+    ensure(m > 0 && n > 0);
+    double *Vt = NEW(double, (int64_t)n *n);
+    dgesdd_(job, &m, &n, A, &m, sigma, U, &m, Vt, &n, &answer, &query, iwork, &info);
+    int lwork = margin(answer);
+    double *work = NEW(double, lwork);
+    dgesdd_(job, &m, &n, A, &m, sigma, U, &m, Vt, &n, work, &lwork, iwork, &info);
+    succeeded("dgesdd", info);
+    while (rank < least && sigma[rank] > threshold * sigma[0]) rank++;
+    for (int j = rank; basis && j < n; j++)
+        for (int i = 0; i < n; i++) basis[i + (int64_t)(j - rank) * n] = Vt[j + (int64_t)i * n];
+    memory_free(work);
+    memory_free(Vt);
+    memory_free(U);
+    memory_free(sigma);
+    memory_free(iwork);
+    return rank;
+}
+
+void factor_local_product(char ta, char tb, int m, int n, int k, const double *A, const double *B, double *C)
+{
+    const double factor = 1, none = 0;
+    const int lda = ta == 'N' ? m : k, ldb = tb == 'N' ? k : n;
+    if (m > 0 && n > 0 && k > 0)
+        dgemm_(&ta, &tb, &m, &n, &k, &factor, A, &lda, B, &ldb, &none, C, &m);
+    else
+        memset(C, 0, (size_t)m * (size_t)n * sizeof *C);
 }
 
 /* My elements of a matrix that every rank holds whole. */
@@ -174,7 +207,7 @@ static void gathered_svd(const struct dmat *A, struct dmat *U, double *sigma, st
     const int64_t k = A->m < A->n ? A->m : A->n;
     double *whole = NEW(double, A->m * A->n), *u = NEW(double, A->m *k), *vt = NEW(double, k * A->n);
     dmat_gather(A, whole, -1);
-    local_svd(to_int(A->m), to_int(A->n), whole, sigma, u, vt);
+    factor_local_svd(to_int(A->m), to_int(A->n), whole, sigma, u, vt);
     take(U, u);
     take(Vt, vt);
     memory_free(vt);

@@ -77,19 +77,42 @@ int64_t backprop_bytes(const struct model *model, int64_t columns)
     return elements * (int64_t)sizeof(double);
 }
 
+/* Small layers: their weights are there for all chunks, and the parts of their gradient are summed once. */
+static bool is_held(const struct model *model, int l, bool identity)
+{
+    return (l > 1 || !identity) && dmat_is_small(model->grid, model->width[l], model->width[l - 1]);
+}
+
+int64_t backprop_held_bytes(const struct model *model, bool identity)
+{
+    int64_t elements = 0;
+    for (int l = 1; l <= model->depth; l++)
+        if (is_held(model, l, identity)) elements += 2 * model->width[l] * model->width[l - 1];
+    return elements * (int64_t)sizeof(double);
+}
+
 int backprop_products(const struct model *model, int64_t columns, bool identity, bool gradient, struct product *list)
 {
     const int lowest = sweep_lowest_trainable(model);
     int count = 0;
     for (int l = 1; l <= model->depth; l++) {
         const int64_t m = model->width[l], n = model->width[l - 1];
-        const bool has_input = l > 1 || !identity;
-        if (has_input) list[count++] = (struct product){'N', 'N', m, columns, n};
+        const bool has_input = l > 1 || !identity, held = is_held(model, l, identity);
+        if (has_input) list[count++] = (struct product){'N', 'N', m, columns, n, held};
         if (!gradient || l < lowest) continue;
-        if (has_input && model->layer[l - 1].trainable) list[count++] = (struct product){'N', 'T', m, n, columns};
-        if (l > lowest) list[count++] = (struct product){'T', 'N', n, columns, m};
+        if (has_input && model->layer[l - 1].trainable) list[count++] = (struct product){'N', 'T', m, n, columns, held};
+        if (l > lowest) list[count++] = (struct product){'T', 'N', n, columns, m, held};
     }
     return count;
+}
+
+struct gemm_need product_need(const struct grid *grid, const struct product *p)
+{
+    if (!p->held) return gemm_need(grid, p->ta, p->tb, p->m, p->n, p->k);
+    struct gemm_need need = {.m = p->m, .n = p->n, .k = p->k, .panels = 1};
+    int64_t *columns = p->tb == 'T' ? &need.k : &need.n; /* of the samples a rank has its own */
+    *columns = grid_count(*columns, grid->block, 0, 0, grid->npcol);
+    return need;
 }
 
 /* The first layer's output is W_1 itself, and its gradient is E_1: nothing is copied. */
@@ -165,6 +188,15 @@ static struct dmat *through_activation(const struct layer *layer, struct dmat *E
     return d;
 }
 
+/* E_{l−1} in place of a_{l−1}, from D_l. */
+static void pull_back(const struct model *model, struct pass *pass, int l, const struct dmat *D)
+{
+    struct dmat *E = pass->a[l - 1];
+    dmat_gemm('T', 'N', 1, model->params->W[l - 1], D, 0, E);
+    for (int m = l; m <= pass->depth; m++)
+        if (model->layer[m - 1].skip == l - 1) dmat_axpy(E, 1, pass->a[m]);
+}
+
 /* E_L stands in a_L. */
 static void backward(const struct backprop *b, const struct model *model, struct pass *pass, struct params *gradient)
 {
@@ -180,11 +212,65 @@ static void backward(const struct backprop *b, const struct model *model, struct
         }
         if (l == lowest) break;
         if (l == 2 && as_it_is) put_first(pass, gradient->W[0]);
-        struct dmat *E = pass->a[l - 1];
-        dmat_gemm('T', 'N', 1, model->params->W[l - 1], D, 0, E);
-        for (int m = l; m <= b->depth; m++)
-            if (model->layer[m - 1].skip == l - 1) dmat_axpy(E, 1, pass->a[m]);
+        pull_back(model, pass, l, D);
     }
+}
+
+/* Z_l once more: it has been overwritten, but what the layer got is still there. rate ← (or += with `add`) the sum of
+ * this chunk. */
+static void add_gate_rate(const struct backprop *b, const struct model *model, const struct pass *pass, int l,
+                          const struct dmat *D, bool add, struct dmat *rate)
+{
+    const struct layer *layer = &model->layer[l - 1];
+    struct dmat *E = pass->a[l], *Z = dmat_create(E->grid, E->m, E->n), *A = dmat_create(E->grid, E->m, E->n);
+    sweep_multiply(model->params->W[l - 1], pass->a[l - 1], pass->j0, false, Z);
+    if (layer->bias) sweep_add_bias(model->params->b[l - 1], Z, b->bias);
+    activation_value(layer->activation, (int64_t)Z->lld * Z->nloc, Z->local, A->local);
+    dmat_gemm('N', 'T', 1, E, A, add ? 1 : 0, rate);
+    dmat_gemm('N', 'T', -1, D, Z, 1, rate);
+    dmat_destroy(&A);
+    dmat_destroy(&Z);
+}
+
+void backprop_gate_rates(struct backprop *b, const struct model *model, const struct dataset *dataset,
+                         struct dmat *const *rate)
+{
+    int lowest = 1;
+    while (lowest <= b->depth && !rate[lowest - 1]) lowest++;
+    for (int64_t j0 = 0; lowest <= b->depth && j0 < dataset->Y->n; j0 += b->chunk) {
+        struct pass pass = pass_begin(b, model, dataset, j0);
+        struct dmat *F = forward(b, model, &pass);
+        loss_derivative_on(&b->loss, dataset, j0, F);
+        if (model->output_scale != 1) dmat_scale(F, model->output_scale);
+        for (int l = b->depth; l >= lowest; l--) {
+            struct dmat *D = through_activation(&model->layer[l - 1], pass.a[l], pass.d[l]);
+            if (rate[l - 1]) add_gate_rate(b, model, &pass, l, D, j0 > 0, rate[l - 1]);
+            if (l > lowest) pull_back(model, &pass, l, D);
+        }
+        pass_end(&pass);
+    }
+}
+
+static void hold_weights(const struct model *model, bool identity)
+{
+    for (int l = 1; l <= model->depth; l++)
+        if (is_held(model, l, identity)) dmat_hold(model->params->W[l - 1]);
+}
+
+static void release_weights(const struct model *model)
+{
+    for (int l = 1; l <= model->depth; l++) dmat_release(model->params->W[l - 1]);
+}
+
+static void collect_gradient(const struct model *model, bool identity, struct params *gradient)
+{
+    for (int l = sweep_lowest_trainable(model); l <= model->depth; l++)
+        if (model->layer[l - 1].trainable && is_held(model, l, identity)) dmat_collect(gradient->W[l - 1]);
+}
+
+static void sum_gradient(const struct model *model, struct params *gradient)
+{
+    for (int l = 1; l <= model->depth; l++) dmat_release(gradient->W[l - 1]);
 }
 
 /* The part of the loss that no weight can change. */
@@ -201,6 +287,8 @@ double backprop_gradient(struct backprop *b, const struct model *model, const st
         if (!model->layer[l].trainable) dmat_fill(gradient->W[l], 0);
         if (gradient->b[l]) dmat_fill(gradient->b[l], 0);
     }
+    hold_weights(model, !dataset->X);
+    collect_gradient(model, !dataset->X, gradient);
     for (int64_t j0 = 0; j0 < dataset->Y->n; j0 += b->chunk) {
         struct pass pass = pass_begin(b, model, dataset, j0);
         struct dmat *F = forward(b, model, &pass);
@@ -209,12 +297,15 @@ double backprop_gradient(struct backprop *b, const struct model *model, const st
         backward(b, model, &pass, gradient);
         pass_end(&pass);
     }
+    sum_gradient(model, gradient);
+    release_weights(model);
     return loss;
 }
 
 double backprop_evaluate(struct backprop *b, const struct model *model, const struct dataset *dataset, double *accuracy)
 {
     double sums[2] = {constant_part(b, dataset), 0};
+    hold_weights(model, !dataset->X);
     for (int64_t j0 = 0; j0 < dataset->Y->n; j0 += b->chunk) {
         struct pass pass = pass_begin(b, model, dataset, j0);
         double correct;
@@ -222,8 +313,10 @@ double backprop_evaluate(struct backprop *b, const struct model *model, const st
         sums[1] += correct;
         pass_end(&pass);
     }
+    release_weights(model);
     grid_sum(model->grid, sums, 2);
-    *accuracy = dataset->classification ? sums[1] / (double)dataset->samples : NAN;
+    const bool classifies = loss_classifies(&b->loss, dataset->classification, dataset->outputs);
+    *accuracy = classifies ? sums[1] / (double)dataset->samples : NAN;
     return sums[0];
 }
 

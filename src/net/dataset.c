@@ -129,16 +129,18 @@ static void check_classes(const char *path, const char *y, const struct dmat *Y,
     memory_free(sum);
 }
 
-/* The lowest index (row + column · rows) of an entry of M that is neither 0 nor 1, or INT64_MAX; counts the ones. */
-static int64_t check_mask(const struct dmat *M, int64_t *ones)
+/* The lowest index (row + column · rows) of an entry of M that is neither 0 nor 1 (of weights: below 0, or no finite
+ * number), or INT64_MAX; counts those that are not 0. */
+static int64_t check_mask(const struct dmat *M, bool weights, int64_t *ones)
 {
     int64_t bad = INT64_MAX, count = 0;
     for (int jl = 0; jl < M->nloc; jl++)
         for (int il = 0; il < M->mloc; il++) {
             const double value = M->local[il + (int64_t)jl * M->lld];
             const int64_t index = dmat_row(M, il) + dmat_col(M, jl) * M->m;
-            count += value == 1;
-            if (value != 0 && value != 1 && index < bad) bad = index;
+            const bool good = weights ? value >= 0 && isfinite(value) : value == 0 || value == 1;
+            count += value != 0;
+            if (!good && index < bad) bad = index;
         }
     MPI_Allreduce(MPI_IN_PLACE, &bad, 1, MPI_INT64_T, MPI_MIN, M->grid->comm);
     MPI_Allreduce(&count, ones, 1, MPI_INT64_T, MPI_SUM, M->grid->comm);
@@ -154,18 +156,27 @@ static void compare_mask(const char *path, const char *m, int64_t rows, int64_t 
                      (long long)rows, (long long)cols, (long long)outputs, (long long)samples);
 }
 
-static void read_mask(const char *path, const char *m, struct dataset *set, struct problems *problems)
+/* Weights w are kept as √w: the loss squares them. */
+static void take_roots(struct dmat *M)
+{
+    for (int64_t i = 0; i < (int64_t)M->lld * M->nloc; i++) M->local[i] = sqrt(M->local[i]);
+}
+
+static void read_mask(const char *path, const char *m, bool weights, struct dataset *set, struct problems *problems)
 {
     set->M = h5_read_matrix(set->Y->grid, path, m, problems);
     if (!set->M) return;
     compare_mask(path, m, set->M->m, set->M->n, set->outputs, set->samples, problems);
-    const int64_t bad = check_mask(set->M, &set->observed);
+    const int64_t bad = check_mask(set->M, weights, &set->observed);
     if (bad < INT64_MAX)
         problems_add(problems, EXIT_INPUT,
-                     "%s: dataset %s holds something other than 0 and 1 at row %lld, column %lld (counted from 0)",
-                     path, m, (long long)(bad % set->M->m), (long long)(bad / set->M->m));
+                     "%s: dataset %s holds something other than %s at row %lld, column %lld (counted from 0)", path, m,
+                     weights ? "weights of at least 0" : "0 and 1", (long long)(bad % set->M->m),
+                     (long long)(bad / set->M->m));
     else if (set->observed == 0)
         problems_add(problems, EXIT_INPUT, "%s: the mask %s is zero everywhere: nothing is observed", path, m);
+    else if (weights)
+        take_roots(set->M);
 }
 
 /* `train`: the training set, for which the test set is wanted, or NULL for the training set itself. */
@@ -192,7 +203,7 @@ static struct dataset *from_hdf5(const struct grid *grid, const struct spec *spe
         else if (set->classification)
             check_classes(path, y, set->Y, problems);
         const bool masked = h5_has(grid->comm, path, m);
-        if (masked) read_mask(path, m, set, problems);
+        if (masked) read_mask(path, m, spec_is(spec, "data.mask", "weights"), set, problems);
         if (masked && train && !train->M)
             problems_add(problems, EXIT_INPUT, "%s: there is a mask M_test of the test samples, but no M", path);
     }
@@ -253,10 +264,24 @@ static bool can_be_transformed(const struct spec *spec, bool identity, struct pr
 {
     const bool centre = spec_applies(spec, "data.centre") && spec_bool(spec, "data.centre");
     const bool whiten = spec_applies(spec, "data.whiten") && spec_bool(spec, "data.whiten");
-    if (!identity || !(centre || whiten)) return true;
-    spec_problem(spec, problems, centre ? "data.centre" : "data.whiten",
-                 "the input is the identity: there is nothing to centre or to whiten");
+    const bool scale = spec_applies(spec, "data.normalise") && spec_is(spec, "data.normalise", "longest");
+    if (!identity || !(centre || whiten || scale)) return true;
+    spec_problem(spec, problems,
+                 centre   ? "data.centre"
+                 : whiten ? "data.whiten"
+                          : "data.normalise",
+                 "the input is the identity: there is nothing to centre%s",
+                 scale ? ", to whiten or to normalise" : " or to whiten");
     return false;
+}
+
+/* Zeros stay. */
+static void normalise(struct data *data)
+{
+    const double longest = whiten_longest(data->train->X);
+    if (!(longest > 0)) return;
+    dmat_scale(data->train->X, 1 / longest);
+    if (data->test) dmat_scale(data->test->X, 1 / longest);
 }
 
 static void transform(struct data *data, const struct spec *spec, struct problems *problems)
@@ -267,6 +292,7 @@ static void transform(struct data *data, const struct spec *spec, struct problem
     const double scale = spec_applies(spec, "data.scale") ? spec_real(spec, "data.scale") : 1;
     if (scale != 1) dmat_scale(data->train->X, scale);
     if (scale != 1 && data->test) dmat_scale(data->test->X, scale);
+    if (spec_is(spec, "data.normalise", "longest")) normalise(data);
 }
 
 /* Training and test samples must be alike. */

@@ -12,7 +12,12 @@ struct idx {
     char *images_path, *labels_path; /* owned */
     int64_t samples, pixels, classes, delivered;
     unsigned char *buffer; /* [pixels], owned */
+    unsigned char *number; /* [all samples in the file] of a sample's class, or LEFT_OUT; owned; NULL: all are taken */
+    int64_t next;          /* sample in the file, with `number` */
+    bool signs;            /* one output, 1 or −1 */
 };
+
+enum { LABELS = 256, LEFT_OUT = 255 };
 
 /* IDX numbers are big-endian; type 8 is unsigned bytes. */
 static const uint32_t MAGIC_IMAGES = 0x00000803, MAGIC_LABELS = 0x00000801;
@@ -110,8 +115,35 @@ static void idx_close(struct source *source)
     memory_free(idx->images_path);
     memory_free(idx->labels_path);
     memory_free(idx->buffer);
+    memory_free(idx->number);
     memory_free(idx);
     source->state = NULL;
+}
+
+/* The image and the class number of the next sample that is taken. */
+static bool read_chosen(struct idx *idx, unsigned char *number, struct problems *problems)
+{
+    do {
+        if (!read_exactly(idx->images, idx->images_path, idx->buffer, (unsigned)idx->pixels, problems)) return false;
+        *number = idx->number[idx->next++];
+    } while (*number == LEFT_OUT);
+    return true;
+}
+
+static bool next_chosen(struct source *source, int64_t count, double *x, double *y, struct problems *problems)
+{
+    struct idx *idx = source->state;
+    memset(y, 0, (size_t)(count * source->outputs) * sizeof *y);
+    for (int64_t i = 0; i < count; i++) {
+        unsigned char number;
+        if (!read_chosen(idx, &number, problems)) return false;
+        for (int64_t p = 0; p < idx->pixels; p++) x[i * idx->pixels + p] = idx->buffer[p] / 255.0;
+        if (idx->signs)
+            y[i] = number == 0 ? 1 : -1;
+        else
+            y[i * source->outputs + number] = 1;
+    }
+    return true;
 }
 
 static bool idx_next(struct source *source, int64_t count, double *x, double *y, struct problems *problems)
@@ -145,6 +177,68 @@ static void choose_paths(struct idx *idx, const struct spec *spec, bool train)
     }
     idx->images_path = memory_text("%s", spec_text(spec, train ? "data.train_images" : "data.test_images"));
     idx->labels_path = memory_text("%s", spec_text(spec, train ? "data.train_labels" : "data.test_labels"));
+}
+
+/* The numbers of the chosen classes, by label. */
+static bool number_classes(const struct idx *idx, const struct spec *spec, unsigned char number[LABELS],
+                           struct problems *problems)
+{
+    const bool all = spec_is(spec, "data.only", "all");
+    const int count =
+        all ? (int)(idx->classes < LABELS - 1 ? idx->classes : LABELS - 1) : spec_count(spec, "data.only");
+    const int before = problems->count;
+    memset(number, LEFT_OUT, LABELS);
+    for (int i = 0; i < count; i++) {
+        const int64_t label = all ? i : spec_int_at(spec, "data.only", i);
+        if (label >= idx->classes)
+            spec_problem(spec, problems, "data.only", "there is no class %lld: data.classes is %lld", (long long)label,
+                         (long long)idx->classes);
+        else if (number[label] != LEFT_OUT)
+            spec_problem(spec, problems, "data.only", "class %lld is there twice", (long long)label);
+        else
+            number[label] = (unsigned char)i;
+    }
+    if (idx->signs && count != 2)
+        spec_problem(spec, problems, "data.targets", "signs are of two classes: name them, data.only: [0, 1]");
+    return problems->count == before;
+}
+
+/* Reads all labels. The samples that are taken are those of the chosen classes, of each as many as wanted. */
+static bool choose_samples(struct source *source, const struct spec *spec, bool train, struct problems *problems)
+{
+    struct idx *idx = source->state;
+    const bool limited = train && !spec_is(spec, "data.per_class", "all");
+    const int64_t most = limited ? spec_int(spec, "data.per_class") : idx->samples;
+    unsigned char number[LABELS];
+    int64_t taken[LABELS] = {0};
+    if (!number_classes(idx, spec, number, problems)) return false;
+    idx->number = NEW(unsigned char, idx->samples);
+    if (!read_exactly(idx->labels, idx->labels_path, idx->number, (unsigned)idx->samples, problems)) return false;
+    source->samples = 0;
+    for (int64_t i = 0; i < idx->samples; i++) {
+        const unsigned char n = number[idx->number[i]];
+        idx->number[i] = n != LEFT_OUT && taken[n] < most ? n : LEFT_OUT;
+        if (idx->number[i] == LEFT_OUT) continue;
+        taken[n]++;
+        source->samples++;
+    }
+    for (int label = 0; label < LABELS; label++)
+        if (number[label] != LEFT_OUT && taken[number[label]] < (limited ? most : 1)) {
+            problems_add(problems, EXIT_INPUT, "%s has %lld samples of class %d, not %lld", idx->labels_path,
+                         (long long)taken[number[label]], label, (long long)(limited ? most : 1));
+            return false;
+        }
+    source->next = next_chosen;
+    source->classification = !idx->signs;
+    if (!spec_is(spec, "data.only", "all")) source->outputs = spec_count(spec, "data.only");
+    if (idx->signs) source->outputs = 1;
+    return true;
+}
+
+static bool chooses(const struct spec *spec)
+{
+    return !spec_is(spec, "data.only", "all") || !spec_is(spec, "data.per_class", "all") ||
+           spec_is(spec, "data.targets", "signs");
 }
 
 bool source_open_idx(struct source *source, const struct spec *spec, bool train, struct problems *problems)
@@ -182,6 +276,8 @@ bool source_open_idx(struct source *source, const struct spec *spec, bool train,
     source->features = idx->pixels;
     source->outputs = idx->classes;
     source->samples = images;
+    idx->signs = spec_is(spec, "data.targets", "signs");
+    good = good && (!chooses(spec) || choose_samples(source, spec, train, problems));
     if (!good) idx_close(source);
     return good;
 }

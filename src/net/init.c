@@ -7,6 +7,8 @@
 #include "dist/reflect.h"
 #include "net/mixture.h"
 
+#include "init_private.h"
+
 #include <math.h>
 
 static void fill_orthogonal(struct dmat *W, uint64_t seed, uint64_t stream)
@@ -94,6 +96,7 @@ void init_layer(struct dmat *W, const struct spec *spec, int l, uint64_t stream)
     const bool own_head = is_own_head(spec, l);
     double scale = own_head ? spec_real(spec, "model.init.head_scale") : init_scale(spec, l);
     stream += (uint64_t)l;
+    ensure(!init_is_balanced(spec)); /* that is a start of all layers together */
     if (own_head) {
         fill_head(W, spec, seed, stream);
     } else if (spec_is(spec, "model.init.kind", "orthogonal")) {
@@ -116,6 +119,10 @@ void init_layer(struct dmat *W, const struct spec *spec, int l, uint64_t stream)
 
 void init_random(struct model *model, const struct spec *spec, uint64_t stream)
 {
+    if (init_is_balanced(spec)) {
+        init_balanced(model, spec, stream);
+        return;
+    }
     for (int l = 1; l <= model->depth; l++) init_layer(model->params->W[l - 1], spec, l, stream);
 }
 

@@ -8,11 +8,12 @@
 struct loss loss_of(const struct spec *spec)
 {
     return (struct loss){
-        .kind = spec_is(spec, "loss.kind", "mse")          ? LOSS_MSE
-                : spec_is(spec, "loss.kind", "masked_mse") ? LOSS_MASKED_MSE
-                : spec_is(spec, "loss.kind", "sensing")    ? LOSS_SENSING
-                : spec_is(spec, "loss.kind", "logistic")   ? LOSS_LOGISTIC
-                                                           : LOSS_CROSS_ENTROPY,
+        .kind = spec_is(spec, "loss.kind", "mse")           ? LOSS_MSE
+                : spec_is(spec, "loss.kind", "masked_mse")  ? LOSS_MASKED_MSE
+                : spec_is(spec, "loss.kind", "sensing")     ? LOSS_SENSING
+                : spec_is(spec, "loss.kind", "logistic")    ? LOSS_LOGISTIC
+                : spec_is(spec, "loss.kind", "exponential") ? LOSS_EXPONENTIAL
+                                                            : LOSS_CROSS_ENTROPY,
         .reduction = spec_is(spec, "loss.reduction", "sum")        ? LOSS_SUM
                      : spec_is(spec, "loss.reduction", "mean")     ? LOSS_MEAN
                      : spec_is(spec, "loss.reduction", "observed") ? LOSS_OBSERVED
@@ -25,6 +26,7 @@ const char *loss_formula(const struct loss *loss)
     static const char *const formulas[] = {[LOSS_MSE] = "1/(2s) sum_i |f(x_i) - y_i|^2",
                                            [LOSS_CROSS_ENTROPY] = "-(1/s) sum_i sum_c y_ic log softmax(f(x_i))_c",
                                            [LOSS_LOGISTIC] = "(1/s) sum_i sum_c log(1 + exp f_c(x_i)) - y_ic f_c(x_i)",
+                                           [LOSS_EXPONENTIAL] = "(1/s) sum_i sum_c exp(-sign(y_ic) f_c(x_i))",
                                            [LOSS_MASKED_MSE] = "1/(2s) |M o (f(X) - Y)|_F^2",
                                            [LOSS_SENSING] = "1/(2s) sum_k (<A_k, f(X)> - y_k)^2"};
     return formulas[loss->kind];
@@ -43,6 +45,17 @@ double loss_scale_on(const struct loss *loss, const struct dataset *set)
     if (loss->reduction == LOSS_OBSERVED && set->M) return set->observed > 0 ? 1 / (double)set->observed : 0;
     if (loss->reduction == LOSS_MEAN && loss->kind == LOSS_SENSING) return 1 / (double)set->sensing->count;
     return loss_scale(loss, set->outputs, set->samples);
+}
+
+/* A single output of these losses is a sign. */
+static bool of_signs(const struct loss *loss, int64_t outputs)
+{
+    return outputs == 1 && (loss->kind == LOSS_LOGISTIC || loss->kind == LOSS_EXPONENTIAL);
+}
+
+bool loss_classifies(const struct loss *loss, bool classes, int64_t outputs)
+{
+    return classes || of_signs(loss, outputs);
 }
 
 static inline const double *column(const struct dmat *A, int jl)
@@ -74,15 +87,15 @@ static void column_sums(const struct dmat *F, const struct dmat *Y, double *larg
     memory_free(sums);
 }
 
-/* Σ e_i², e = f − y or, with a mask, m∘(f − y); D ← scale·e unless it is NULL. */
+/* Σ e_i², e = f − y or, with a mask, m∘(f − y); D ← scale·m∘e unless it is NULL. */
 static double errors(int n, double scale, const double *f, const double *y, const double *mask, double *D)
 {
     double sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int i = 0; i < n; i++) {
-        const double error = (f[i] - y[i]) * (mask ? mask[i] : 1);
+        const double m = mask ? mask[i] : 1, error = (f[i] - y[i]) * m;
         sum += error * error;
-        if (D) D[i] = scale * error;
+        if (D) D[i] = scale * error * m;
     }
     return sum;
 }
@@ -111,15 +124,28 @@ static double cross_entropy(double scale, const struct dmat *F, const struct dma
     return scale * sum;
 }
 
-/* log(1 + e^f) − y f, without overflow and with all digits where it is small. */
+/* log(1 + e^f) − y f, y within 0 and 1, without overflow and with all digits where it is small. */
 static double logistic(double scale, const struct dmat *F, const struct dmat *Y, double *D, int64_t ldd)
 {
     double sum = 0;
     for (int j = 0; j < F->nloc; j++)
         for (int i = 0; i < F->mloc; i++) {
-            const double f = column(F, j)[i], y = column(Y, j)[i], small = exp(-fabs(f));
+            const double f = column(F, j)[i], y = fmin(fmax(column(Y, j)[i], 0), 1), small = exp(-fabs(f));
             sum += log1p(small) + (f > 0 ? (1 - y) * f : -y * f);
             if (D) D[i + j * ldd] = scale * (f > 0 ? (1 - y) - small / (1 + small) : small / (1 + small) - y);
+        }
+    return scale * sum;
+}
+
+/* e^{−σ f}. */
+static double exponential(double scale, const struct dmat *F, const struct dmat *Y, double *D, int64_t ldd)
+{
+    double sum = 0;
+    for (int j = 0; j < F->nloc; j++)
+        for (int i = 0; i < F->mloc; i++) {
+            const double sign = column(Y, j)[i] > 0 ? 1 : -1, e = exp(-sign * column(F, j)[i]);
+            sum += e;
+            if (D) D[i + j * ldd] = -scale * sign * e;
         }
     return scale * sum;
 }
@@ -130,6 +156,7 @@ static double entrywise(const struct loss *loss, double scale, const struct dmat
 {
     if (loss->kind == LOSS_CROSS_ENTROPY) return cross_entropy(scale, F, Y, D, ldd);
     if (loss->kind == LOSS_LOGISTIC) return logistic(scale, F, Y, D, ldd);
+    if (loss->kind == LOSS_EXPONENTIAL) return exponential(scale, F, Y, D, ldd);
     return squared_error(scale, F, Y, M, D, ldd);
 }
 
@@ -154,8 +181,17 @@ static void column_peaks(const struct dmat *A, struct peak *peak)
     if (A->grid->nprow > 1) MPI_Allreduce(MPI_IN_PLACE, peak, A->nloc, MPI_DOUBLE_INT, MPI_MAXLOC, A->grid->col_comm);
 }
 
-static double count_correct(const struct dmat *F, const struct dmat *Y)
+/* Of a single output. */
+static double count_signs(const struct dmat *F, const struct dmat *Y)
 {
+    double correct = 0;
+    for (int j = 0; F->mloc > 0 && j < F->nloc; j++) correct += (column(F, j)[0] > 0) == (column(Y, j)[0] > 0);
+    return correct;
+}
+
+static double count_correct(const struct loss *loss, const struct dmat *F, const struct dmat *Y)
+{
+    if (of_signs(loss, F->m)) return count_signs(F, Y);
     struct peak *output = NEW(struct peak, 2 * F->nloc), *target = output + F->nloc;
     double correct = 0;
     column_peaks(F, output);
@@ -167,7 +203,7 @@ static double count_correct(const struct dmat *F, const struct dmat *Y)
 
 double loss_value(const struct loss *loss, double scale, const struct dmat *F, const struct dmat *Y, double *correct)
 {
-    *correct = count_correct(F, Y);
+    *correct = count_correct(loss, F, Y);
     return entrywise(loss, scale, F, Y, NULL, NULL, 0);
 }
 
@@ -206,7 +242,7 @@ double loss_value_on(const struct loss *loss, const struct dataset *set, int64_t
     *correct = 0;
     if (loss->kind == LOSS_SENSING) return sensing_value(set->sensing, scale, F);
     struct chunk chunk = chunk_of(set, j0, F);
-    if (set->classification) *correct = count_correct(F, chunk.Y);
+    if (loss_classifies(loss, set->classification, F->m)) *correct = count_correct(loss, F, chunk.Y);
     const double part = entrywise(loss, scale, F, chunk.Y, chunk.M, NULL, 0);
     chunk_end(&chunk);
     return part;

@@ -90,6 +90,11 @@ static void set_trainable(struct model *model, const struct spec *spec, struct p
             given == 1 || l < given ? spec_real_at(spec, "model.lr_multiplier", given == 1 ? 0 : l) : 1;
 }
 
+static bool has_bias(const struct spec *spec, bool in_trunk)
+{
+    return spec_bool(spec, "model.bias") && (in_trunk || spec_bool(spec, "model.head_bias"));
+}
+
 static void set_layers(struct model *model, const struct spec *spec, struct problems *problems)
 {
     const int64_t head = spec_int(spec, "model.linear_head");
@@ -104,7 +109,7 @@ static void set_layers(struct model *model, const struct spec *spec, struct prob
                                              .activation = l <= model->depth - (head > 1 ? head : 1)
                                                                ? activation_of(spec_text(spec, "model.activation"))
                                                                : ACTIVATION_LINEAR,
-                                             .bias = spec_bool(spec, "model.bias"),
+                                             .bias = has_bias(spec, l <= model->depth - (head > 1 ? head : 1)),
                                              .skip = -1,
                                              .scale = 1};
     if (spec_is(spec, "model.residual", "pairs")) make_pairs(model, spec, problems);
@@ -170,6 +175,7 @@ static struct model *outline(const struct grid *grid, const struct spec *spec, i
     model->depth = model_widths(spec, features, outputs, &model->width, problems);
     if (model->depth > 0 && spec_applies(spec, "model.init.scale"))
         check_count(spec, "model.init.scale", model->depth, problems);
+    if (model->depth > 0) init_balanced_check(spec, model->depth, model->width, problems);
     if (model->depth > 0 && narrow) make_narrow(model, spec, problems);
     model->layer = NEW(struct layer, model->depth);
     if (model->depth > 0) set_layers(model, spec, problems);
@@ -254,25 +260,41 @@ int64_t params_size(const struct model *model)
     return size;
 }
 
-struct params *params_create(const struct model *model)
+struct params *params_view(const struct model *model)
 {
     const struct grid *grid = model->grid;
     struct params *p = NEW(struct params, 1);
     p->grid = grid;
     p->depth = model->depth;
+    p->view = true;
     p->W = NEW(struct dmat *, p->depth);
     p->b = NEW(struct dmat *, p->depth);
     p->start = NEW(int64_t, p->depth + 1);
-    for (int l = 0; l < p->depth; l++) p->start[l + 1] = p->start[l] + layer_size(grid, &model->layer[l]);
-    p->size = p->start[p->depth];
-    p->local = NEW(double, p->size);
     for (int l = 0; l < p->depth; l++) {
         const struct layer *layer = &model->layer[l];
-        double *local = p->local + p->start[l];
-        p->W[l] = dmat_over(grid, layer->n_out, layer->n_in, local);
-        if (layer->bias)
-            p->b[l] = dmat_over(grid, layer->n_out, 1, local + dmat_local_size(grid, layer->n_out, layer->n_in));
+        p->start[l + 1] = p->start[l] + layer_size(grid, layer);
+        p->W[l] = dmat_over(grid, layer->n_out, layer->n_in, NULL);
+        if (layer->bias) p->b[l] = dmat_over(grid, layer->n_out, 1, NULL);
     }
+    p->size = p->start[p->depth];
+    return p;
+}
+
+void params_point(struct params *view, double *local)
+{
+    view->local = local;
+    for (int l = 0; l < view->depth; l++) {
+        struct dmat *W = view->W[l];
+        W->local = local + view->start[l];
+        if (view->b[l]) view->b[l]->local = W->local + (int64_t)W->mloc * W->nloc;
+    }
+}
+
+struct params *params_create(const struct model *model)
+{
+    struct params *p = params_view(model);
+    p->view = false;
+    params_point(p, NEW(double, p->size));
     return p;
 }
 
@@ -287,7 +309,7 @@ void params_destroy(struct params **params)
     memory_free(p->W);
     memory_free(p->b);
     memory_free(p->start);
-    memory_free(p->local);
+    if (!p->view) memory_free(p->local);
     memory_free(p);
     *params = NULL;
 }

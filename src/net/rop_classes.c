@@ -1,5 +1,6 @@
 /* rop_classes: backward passes that begin with the columns of a square root of the outputs' curvature B = ∂²ℓ/∂f²:
- *     cross-entropy  √π_c (e_c − π)      logistic  √(ŷ_c (1 − ŷ_c)) e_c      mse  e_c      masked mse  M_c e_c */
+ *     cross-entropy  √π_c (e_c − π)      logistic  √(ŷ_c (1 − ŷ_c)) e_c      mse  e_c      masked mse  M_c e_c
+ *     exponential  √e^{−σ_c f_c} e_c */
 #include "net/rop_classes.h"
 
 #include "base/error.h"
@@ -38,13 +39,27 @@ static void softmax(const struct dmat *F, struct dmat *P)
     memory_free(largest);
 }
 
-/* The weight of every output: π, ŷ (1 − ŷ), M², or 1. The caller owns it. */
+/* P ← e^{−σ f}. */
+static void exponential(const struct dmat *F, const struct dmat *Y, struct dmat *P)
+{
+    for (int j = 0; j < P->nloc; j++)
+        for (int i = 0; i < P->mloc; i++)
+            column(P, j)[i] = exp(column(Y, j)[i] > 0 ? -column(F, j)[i] : column(F, j)[i]);
+}
+
+/* The weight of every output: π, ŷ (1 − ŷ), e^{−σ f}, M², or 1. The caller owns it. */
 static struct dmat *output_weights(const struct rop *r)
 {
     const struct dmat *F = r->pass.F;
     struct dmat *P = dmat_create(F->grid, F->m, F->n);
     if (r->loss.kind == LOSS_CROSS_ENTROPY) {
         softmax(F, P);
+        return P;
+    }
+    if (r->loss.kind == LOSS_EXPONENTIAL) {
+        struct dmat *Y = dmat_columns(r->set->Y, r->pass.j0, r->pass.j1);
+        exponential(F, Y, P);
+        dmat_destroy(&Y);
         return P;
     }
     dmat_fill(P, 1);

@@ -54,6 +54,14 @@ static void logistic(double scale, const struct dmat *F, struct dmat *R)
         }
 }
 
+/* e^{−σ f} r. */
+static void exponential(double scale, const struct dmat *F, const struct dmat *Y, struct dmat *R)
+{
+    for (int j = 0; j < F->nloc; j++)
+        for (int i = 0; i < F->mloc; i++)
+            column(R, j)[i] *= scale * exp(column(Y, j)[i] > 0 ? -column(F, j)[i] : column(F, j)[i]);
+}
+
 static void masked(double scale, const struct dmat *M, struct dmat *R)
 {
     for (int j = 0; j < R->nloc; j++)
@@ -79,13 +87,16 @@ void rop_loss_curvature(const struct loss *loss, const struct dataset *set, int6
                         struct dmat *R)
 {
     const double scale = loss_scale_on(loss, set);
-    struct dmat *part = loss->kind == LOSS_CROSS_ENTROPY ? dmat_columns(set->Y, j0, j0 + R->n)
-                        : set->M                         ? dmat_columns(set->M, j0, j0 + R->n)
-                                                         : NULL;
+    const bool labelled = loss->kind == LOSS_CROSS_ENTROPY || loss->kind == LOSS_EXPONENTIAL;
+    struct dmat *part = labelled ? dmat_columns(set->Y, j0, j0 + R->n)
+                        : set->M ? dmat_columns(set->M, j0, j0 + R->n)
+                                 : NULL;
     if (loss->kind == LOSS_CROSS_ENTROPY)
         cross_entropy(scale, F, part, R);
     else if (loss->kind == LOSS_LOGISTIC)
         logistic(scale, F, R);
+    else if (loss->kind == LOSS_EXPONENTIAL)
+        exponential(scale, F, part, R);
     else if (loss->kind == LOSS_SENSING)
         sensing(scale, set->sensing, R);
     else if (part)

@@ -4,6 +4,8 @@
 #include "dist/factor.h"
 #include "net/dataset.h"
 
+#include <math.h>
+
 static void subtract(struct dmat *X, const double *mean)
 {
     for (int jl = 0; jl < X->nloc; jl++)
@@ -73,4 +75,16 @@ void whiten_apply(struct data *data, double floor)
     dmat_destroy(&Vt);
     dmat_destroy(&U);
     memory_free(sigma);
+}
+
+double whiten_longest(const struct dmat *X)
+{
+    double *squares = NEW(double, X->nloc), most = 0;
+    for (int j = 0; j < X->nloc; j++)
+        for (int i = 0; i < X->mloc; i++) squares[j] += pow(X->local[i + (int64_t)j * X->lld], 2);
+    MPI_Allreduce(MPI_IN_PLACE, squares, X->nloc, MPI_DOUBLE, MPI_SUM, X->grid->col_comm);
+    for (int j = 0; j < X->nloc; j++) most = fmax(most, sqrt(squares[j]));
+    MPI_Allreduce(MPI_IN_PLACE, &most, 1, MPI_DOUBLE, MPI_MAX, X->grid->comm);
+    memory_free(squares);
+    return most;
 }

@@ -1,6 +1,7 @@
 #include "probes/probe.h"
 
 #include "base/memory.h"
+#include "base/timer.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -8,10 +9,10 @@
 /* All kinds of probe. To add one: write src/probes/NAME.c with its table, list it here, add its keys to parameters.c.
  */
 extern const struct probe_kind probe_spectrum, probe_subspace, probe_invariant, probe_collapse, probe_mixture,
-    probe_curvature, probe_blocks, probe_density, probe_classes, probe_flow, probe_pruning;
+    probe_curvature, probe_blocks, probe_density, probe_classes, probe_flow, probe_pruning, probe_balance;
 static const struct probe_kind *const kinds[] = {&probe_spectrum, &probe_subspace,  &probe_invariant, &probe_collapse,
                                                  &probe_mixture,  &probe_curvature, &probe_blocks,    &probe_density,
-                                                 &probe_classes,  &probe_flow,      &probe_pruning};
+                                                 &probe_classes,  &probe_flow,      &probe_pruning,   &probe_balance};
 
 static const char *const of_words[] = {"weights", "gradient", "update", "product"};
 
@@ -157,6 +158,7 @@ void probes_measure(struct probes *probes, const struct moment *moment, bool las
 {
     for (int i = 0; i < probes->count; i++) {
         struct probe *probe = &probes->probe[i];
+        if (probe->kind->look) probe->kind->look(probe, moment);
         if (!probe_due(probe, moment->step, last)) continue;
         record_row(probe->group, moment->step, moment->time);
         probe->kind->measure(probe, moment, record);
@@ -167,6 +169,14 @@ void probes_advance(struct probes *probes, double lr, double loss)
 {
     for (int i = 0; i < probes->count; i++)
         if (probes->probe[i].kind->advance) probes->probe[i].kind->advance(&probes->probe[i], lr, loss);
+}
+
+void probes_follow(struct probes *probes, const struct model *model, const struct params *gradient, double lr)
+{
+    const double since = timer_now();
+    for (int i = 0; i < probes->count; i++)
+        if (probes->probe[i].kind->follow) probes->probe[i].kind->follow(&probes->probe[i], model, gradient, lr);
+    timer_add(TIMER_PROBES, since);
 }
 
 void probes_check(const struct probes *probes, struct record *record)

@@ -69,11 +69,11 @@ void premises_check(enum parsimony_case kind, int rank, const struct model *mode
 
 /* ---------------------------------------------------------------- what data and weights tell */
 
-/* A ← M ∘ A. */
+/* A ← M ∘ M ∘ A. */
 static void mask(struct dmat *A, const struct dmat *M)
 {
     const int64_t size = (int64_t)A->lld * A->nloc;
-    for (int64_t i = 0; i < size; i++) A->local[i] *= M->local[i];
+    for (int64_t i = 0; i < size; i++) A->local[i] *= M->local[i] * M->local[i];
 }
 
 struct dmat *premises_target(const struct dataset *train, const struct loss *loss)

@@ -22,12 +22,19 @@ struct batches {
     uint64_t seed;
 };
 
+/* Whether the rule is for the full batch only. */
+static bool takes_all(const struct spec *spec)
+{
+    return spec_is(spec, "train.optimizer", "gd") || spec_is(spec, "train.optimizer", "gradient_flow");
+}
+
 /* Fresh samples are drawn as they are, a batch at a time. */
 static void check_online(const struct spec *spec, struct problems *problems)
 {
     if (spec_is(spec, "train.batch", "full") && !spec_is(spec, "train.optimizer", "sgd")) /* sgd says so itself */
-        spec_problem(spec, problems, "train.online", "fresh samples come in batches: give their size, train.batch%s",
-                     spec_is(spec, "train.optimizer", "gd") ? ", and another optimizer than gd" : "");
+        spec_problem(spec, problems, "train.online", "fresh samples come in batches: give their size, train.batch%s%s",
+                     takes_all(spec) ? ", and another optimizer than " : "",
+                     takes_all(spec) ? spec_text(spec, "train.optimizer") : "");
     if (mixture_is(spec)) return;
     if (!spec_is(spec, "data.kind", "gaussian")) {
         spec_problem(spec, problems, "train.online",
@@ -67,8 +74,9 @@ static void check_order(const struct spec *spec, struct problems *problems)
 static void check(int64_t samples, const struct spec *spec, struct problems *problems)
 {
     const bool full = spec_is(spec, "train.batch", "full");
-    if (!full && spec_is(spec, "train.optimizer", "gd"))
-        spec_problem(spec, problems, "train.batch", "gd takes the full batch; use train.optimizer: sgd");
+    if (!full && takes_all(spec))
+        spec_problem(spec, problems, "train.batch", "%s takes the full batch; use train.optimizer: sgd",
+                     spec_text(spec, "train.optimizer"));
     if (full && spec_is(spec, "train.optimizer", "sgd"))
         spec_problem(spec, problems, "train.batch",
                      "missing: sgd needs a batch size (the full batch is train.optimizer: gd)");

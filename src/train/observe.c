@@ -3,7 +3,6 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/timer.h"
-#include "train/schedule.h"
 #include "train/stop.h"
 
 #include "trainer_private.h"
@@ -21,12 +20,13 @@ static int scalar(struct record_group *group, const char *name, const char *long
 
 void observe_prepare(struct trainer *t)
 {
-    const char *formula = t->loss_kind.kind == LOSS_MSE ? "1/(2s) sum_i |f(x_i) - y_i|^2"
-                                                        : "-(1/s) sum_i sum_c y_ic log softmax(f(x_i))_c";
+    const char *formula = loss_formula(&t->loss_kind);
     t->train = record_group(t->record, "train", "step", "training");
     t->q_loss = scalar(t->train, "loss", "loss of the step's training data", formula);
     t->q_norm = scalar(t->train, "gradient_norm", "Frobenius norm of the gradient", "|dloss/dW|_F over all parameters");
     t->q_lr = scalar(t->train, "learning_rate", "learning rate of the update from this step", NULL);
+    t->q_budget =
+        scalar(t->train, "step_budget", "squares of all steps along the gradients so far", "sum eta^2 |dloss/dW|_F^2");
     t->evaluated = record_group(t->record, "train", "evaluated_step", "training");
     t->q_train_loss = scalar(t->evaluated, "train_loss", "loss of the whole training set", formula);
     t->q_train_accuracy = scalar(t->evaluated, "train_accuracy", "accuracy on the training set", NULL);
@@ -52,7 +52,8 @@ static void record_step(struct trainer *t)
     record_row(t->train, t->step, t->time);
     record_put_at(t->train, t->q_loss, 0, t->loss);
     record_put_at(t->train, t->q_norm, 0, t->norm);
-    record_put_at(t->train, t->q_lr, 0, schedule_rate(t->spec, t->step));
+    record_put_at(t->train, t->q_lr, 0, t->lr);
+    record_put_at(t->train, t->q_budget, 0, t->budget);
 }
 
 /* Accuracy of the training set costs a forward pass; its loss is known already when the step has seen all samples. */
@@ -60,7 +61,8 @@ static void evaluate(struct trainer *t)
 {
     const double since = timer_now();
     double train_loss = t->loss, train_accuracy = NAN, test_loss = NAN, test_accuracy = NAN;
-    if (t->data->train->classification || !batches_full(t->batches))
+    const struct dataset *train = t->data->train;
+    if (loss_classifies(&t->loss_kind, train->classification, train->outputs) || !batches_full(t->batches))
         train_loss = backprop_evaluate(t->backprop, t->model, t->data->train, &train_accuracy);
     if (t->data->test) test_loss = backprop_evaluate(t->backprop, t->model, t->data->test, &test_accuracy);
     record_row(t->evaluated, t->step, t->time);
@@ -121,7 +123,7 @@ static void measure(struct trainer *t, bool last)
     const double since = timer_now();
     const struct moment moment = {.step = t->step,
                                   .time = t->time,
-                                  .lr = schedule_rate(t->spec, t->step),
+                                  .lr = t->lr,
                                   .loss = t->loss,
                                   .model = t->model,
                                   .gradient = t->gradient,
@@ -129,6 +131,7 @@ static void measure(struct trainer *t, bool last)
                                   .test = t->data->test,
                                   .batch = batches_full(t->batches) ? t->data->train : t->batch,
                                   .backprop = t->backprop,
+                                  .velocity = optimizer_velocity(t->optimizer),
                                   .previous = t->has_previous ? t->previous : NULL};
     probes_measure(t->probes, &moment, last, t->record);
     const bool evaluated = last || t->step % t->evaluate_every == 0;

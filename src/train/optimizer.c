@@ -53,6 +53,11 @@ void optimizer_archive(struct optimizer *optimizer, struct archive *archive)
     archive_leave(archive);
 }
 
+const struct params *optimizer_velocity(const struct optimizer *optimizer)
+{
+    return optimizer->rule == RULE_MOMENTUM ? optimizer->first : NULL;
+}
+
 int optimizer_arrays(const struct spec *spec)
 {
     const char *name = spec_text(spec, "train.optimizer");

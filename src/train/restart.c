@@ -38,12 +38,14 @@ static void archive_state(struct archive *archive, void *context, struct problem
     struct trainer *t = ((struct context *)context)->t;
     archive_int(archive, "step", &t->step);
     archive_real(archive, "time", &t->time);
+    archive_real(archive, "budget", &t->budget);
     archive_clocks(t, archive);
     params_archive(t->model->params, "weights", archive);
     t->has_previous = archive_flag(archive, "has_previous", t->has_previous);
     if (t->has_previous && !t->previous) t->previous = params_create(t->model);
     if (t->has_previous) params_archive(t->previous, "previous", archive);
     optimizer_archive(t->optimizer, archive);
+    if (t->jt) jt_archive(t->jt, archive);
     probes_archive(t->probes, t->model, archive);
     if (t->project) project_archive(t->project, archive);
     twins_archive(t->twins, archive);

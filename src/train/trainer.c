@@ -25,6 +25,7 @@ static void take_gradient(struct trainer *t)
     if (t->reduction) reduction_complete(t->reduction, &sums[0], &sums[1]);
     t->loss = sums[0];
     t->norm = sqrt(sums[1]);
+    t->lr = t->jt ? jt_rate(t->jt, t->model, t->gradient) : schedule_rate(t->spec, t->step);
     restart_agree(t, sums + 2);
     timer_add(TIMER_GRADIENT, since);
     twins_gradient(t->twins, batch, t->step, t->loss);
@@ -32,19 +33,24 @@ static void take_gradient(struct trainer *t)
 
 static void update(struct trainer *t)
 {
-    const double since = timer_now(), lr = schedule_rate(t->spec, t->step);
+    const double since = timer_now(), lr = t->lr;
     t->has_previous = probes_need_previous(t->probes, t->step + 1, true);
     if (t->has_previous) {
         if (!t->previous) t->previous = params_create(t->model);
         memcpy(t->previous->local, t->model->params->local, (size_t)t->previous->size * sizeof(double));
     }
     if (t->project) project_apply(t->project, t->gradient);
-    optimizer_step(t->optimizer, t->model, t->gradient, lr);
+    if (t->flow)
+        gradient_flow_step(t->flow, t->model, t->gradient, t->batch, lr);
+    else
+        optimizer_step(t->optimizer, t->model, t->gradient, lr);
     probes_advance(t->probes, lr, t->loss);
     if (t->reduction) reduction_advance(t->reduction, lr);
+    t->budget += lr * lr * t->norm * t->norm;
     t->time += lr;
     t->step++;
     timer_add(TIMER_UPDATE, since);
+    probes_follow(t->probes, t->model, t->gradient, lr);
     twins_update(t->twins, lr);
 }
 
@@ -127,6 +133,9 @@ static bool prepare(struct trainer *t, struct problems *problems)
     t->record = record_create(t->grid->rank == 0);
     observe_prepare(t);
     restart_prepare(t);
+    gradient_flow_check(t->spec, problems);
+    jt_check(t->spec, t->model, problems);
+    if (jt_wanted(t->spec)) t->jt = jt_create(t->spec, t->data->train, problems);
     const struct setting setting = {t->spec, t->model, t->data->train, &t->loss_kind, t->data->test};
     t->probes = probes_create(&setting, t->record, problems);
     if (project_wanted(t->spec)) t->project = project_create(&setting, t->record, problems);
@@ -134,6 +143,7 @@ static bool prepare(struct trainer *t, struct problems *problems)
     t->optimizer = optimizer_create(t->model, t->spec);
     t->gradient = params_create(t->model);
     t->backprop = backprop_create(t->model, &t->loss_kind, batches_columns(t->batches), chunk(t->spec));
+    if (gradient_flow_wanted(t->spec)) t->flow = gradient_flow_create(t->model, t->backprop, t->spec);
     t->twins = twins_create(&(struct twins_setting){&setting, t->probes, t->batches, t->backprop, t->gradient},
                             t->record, problems);
     return t->twins != NULL;
@@ -159,6 +169,8 @@ void trainer_destroy(struct trainer **trainer)
     if (!t) return;
     twins_destroy(&t->twins);
     project_destroy(&t->project);
+    gradient_flow_destroy(&t->flow);
+    jt_destroy(&t->jt);
     backprop_destroy(&t->backprop);
     params_destroy(&t->previous);
     params_destroy(&t->gradient);

@@ -8,6 +8,8 @@
 #include "probes/probe.h"
 #include "probes/record.h"
 #include "train/batches.h"
+#include "train/gradient_flow.h"
+#include "train/jt.h"
 #include "train/optimizer.h"
 #include "train/parts.h"
 #include "train/project.h"
@@ -28,6 +30,8 @@ struct trainer {
     struct params *gradient;     /* at the current step; owned */
     struct params *previous;     /* parameters one update ago, kept only when a probe wants them; owned, or NULL */
     struct optimizer *optimizer; /* owned */
+    struct gradient_flow *flow;  /* in place of its steps; owned, or NULL */
+    struct jt *jt;               /* chooses the learning rate; owned, or NULL */
     struct project *project;     /* only a part of the gradient is followed; owned, or NULL */
     struct probes *probes;       /* owned */
     struct twins *twins;         /* owned */
@@ -37,6 +41,8 @@ struct trainer {
     double time;         /* Σ learning rates */
     double loss;         /* of the current step's data */
     double norm;         /* of the gradient */
+    double lr;           /* of the current step's update */
+    double budget;       /* Σ lr² norm² */
     bool has_previous;   /* `previous` is of step − 1 */
 
     /* restart.c */
@@ -52,7 +58,7 @@ struct trainer {
 
     /* observe.c */
     struct record_group *train, *evaluated;
-    int q_loss, q_norm, q_lr, q_train_loss, q_train_accuracy, q_test_loss, q_test_accuracy, q_recovery;
+    int q_loss, q_norm, q_lr, q_budget, q_train_loss, q_train_accuracy, q_test_loss, q_test_accuracy, q_recovery;
     bool hides;                             /* the loss does not show all of the target: what it hides is evaluated */
     int64_t evaluate_every, snapshot_every; /* steps; 0: never; snapshots at −1: only at the end */
     double started, status_written;

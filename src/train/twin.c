@@ -58,8 +58,9 @@ static int quantity(struct record_group *g, const char *name, const char *units,
 static void declare(struct twin *twin, const struct setting *run, struct record *record)
 {
     const bool unseen = run->loss->kind == LOSS_MASKED_MSE || run->loss->kind == LOSS_SENSING;
-    const char *about = twin->compressed ? "compressed network of the law of parsimony, trained in lockstep"
-                                         : "small network, trained in lockstep";
+    const char *about = twin->compressed  ? "compressed network of the law of parsimony, trained in lockstep"
+                        : twin->intrinsic ? "reduced dynamics of the end-to-end matrix, in lockstep"
+                                          : "small network, trained in lockstep";
     struct record_group *g = twin->group = record_group(record, twin->name, "step", about);
     record_group_text(g, "kind", "twin");
     twin->q_loss = quantity(g, "loss", "1", "loss of the step's training data", NULL);
@@ -72,6 +73,7 @@ static void declare(struct twin *twin, const struct setting *run, struct record 
                                        "NaN: not reached, or no tolerance");
     if (twin->compressed) compressed_declare(twin);
     if (twin->aligned) aligned_declare(twin);
+    if (twin->intrinsic) intrinsic_twin_declare(twin);
 }
 
 /* The network is there: what its training needs. */
@@ -100,8 +102,9 @@ static void create(struct twins *twins, const struct twins_setting *setting, str
     twin->tolerance = spec_real(spec, spec_is(spec, KEY("tolerance"), "auto") ? "train.tolerance" : KEY("tolerance"));
 #undef KEY
     const bool named = name_is_free(twins, setting, twin, problems);
-    twin->model = strcmp(kind, "narrow") == 0 ? narrow_create(twin, setting->run, problems)
-                                              : compressed_create(twin, setting, problems);
+    twin->model = strcmp(kind, "narrow") == 0      ? narrow_create(twin, setting->run, problems)
+                  : strcmp(kind, "intrinsic") == 0 ? intrinsic_twin_create(twin, setting, problems)
+                                                   : compressed_create(twin, setting, problems);
     if (!named || !twin->model) return;
     prepare(twin, setting);
     declare(twin, setting->run, record);
@@ -125,6 +128,7 @@ void twins_destroy(struct twins **twins)
         struct twin *twin = &(*twins)->twin[i];
         compressed_destroy(&twin->compressed);
         aligned_destroy(&twin->aligned);
+        intrinsic_twin_destroy(&twin->intrinsic);
         optimizer_destroy(&twin->optimizer);
         params_destroy(&twin->gradient);
         backprop_destroy(&twin->backprop);
@@ -156,6 +160,7 @@ static void look_at_network(struct twin *twin, int64_t step, double loss)
 static void take_gradient(struct twins *twins, struct twin *twin, const struct dataset *batch, int64_t step)
 {
     const double since = timer_now();
+    twin->batch = batch;
     twin->loss = backprop_gradient(twin->backprop, twin->model, batch, twin->gradient);
     grid_sum(twins->grid, &twin->loss, 1);
     twin->clock[CLOCK_TWIN] += timer_now() - since;
@@ -183,7 +188,10 @@ void twins_update(struct twins *twins, double lr)
         struct twin *twin = &twins->twin[i];
         if (twin->frozen) continue;
         const double since = timer_now();
-        optimizer_step(twin->optimizer, twin->model, twin->gradient, lr);
+        if (twin->intrinsic)
+            intrinsic_twin_advance(twin, lr);
+        else
+            optimizer_step(twin->optimizer, twin->model, twin->gradient, lr);
         twin->clock[CLOCK_TWIN] += timer_now() - since;
         twin->updates++;
         if (twin->compressed) compressed_advance(twin->compressed, lr);
@@ -210,6 +218,7 @@ void twins_measure(struct twins *twins, const struct moment *moment, bool evalua
         record_put_at(twin->group, twin->q_network_reached, 0, step_or_nan(twin->network_reached));
         if (due && twin->compressed && twin->updates == moment->step) compressed_measure(twin, moment);
         if (due && twin->aligned) aligned_measure(twin, moment);
+        if (due && twin->intrinsic && twin->updates == moment->step) intrinsic_twin_measure(twin, moment);
     }
 }
 
@@ -230,6 +239,7 @@ void twins_archive(struct twins *twins, struct archive *archive)
         params_archive(twin->model->params, "weights", archive);
         optimizer_archive(twin->optimizer, archive);
         if (twin->compressed) compressed_archive(twin->compressed, twin->model->params->W[0], archive);
+        if (twin->intrinsic) intrinsic_twin_archive(twin->intrinsic, archive);
         archive_leave(archive);
     }
     archive_leave(archive);
@@ -296,8 +306,10 @@ void twins_write_timing(const struct twins *twins, struct h5 *file)
 
 void twins_check(const struct twins *twins, struct record *record)
 {
-    for (int i = 0; i < twins->count; i++)
+    for (int i = 0; i < twins->count; i++) {
         if (twins->twin[i].compressed) compressed_check(&twins->twin[i], record);
+        if (twins->twin[i].intrinsic) intrinsic_twin_check(&twins->twin[i], record);
+    }
 }
 
 void twins_summary(const struct twins *twins)
@@ -313,5 +325,6 @@ void twins_summary(const struct twins *twins)
             log_say("    %.3g ms a step beside %.3g ms of the large network",
                     1e3 * twin->clock[CLOCK_TWIN] / (double)twin->updates,
                     1e3 * twin->clock[CLOCK_NETWORK] / (double)twin->updates);
+        if (twin->intrinsic) intrinsic_twin_summary(twin);
     }
 }

@@ -1,4 +1,4 @@
-/* What twin.c (the lockstep), twin_compressed.c and twin_narrow.c (how the two kinds are made) share. */
+/* What twin.c (the lockstep), twin_compressed.c, twin_narrow.c and twin_intrinsic.c (how the kinds are made) share. */
 #ifndef EIGENTRAIN_TRAIN_TWIN_PRIVATE_H
 #define EIGENTRAIN_TRAIN_TWIN_PRIVATE_H
 
@@ -11,6 +11,9 @@ struct compressed;
 /* What belongs to a compressed network between the target's singular vectors only. */
 struct aligned;
 
+/* What belongs to reduced dynamics only. */
+struct intrinsic_twin;
+
 /* What is timed: the twin; the large network for the same steps; both until their losses are below the tolerance. */
 enum clock { CLOCK_TWIN, CLOCK_NETWORK, CLOCK_TWIN_TO, CLOCK_NETWORK_TO, CLOCKS };
 
@@ -19,12 +22,14 @@ struct twin {
     char *key;  /* its path in the input, "twins[0]"; owned */
     int number; /* counted from 0 */
     int64_t every;
-    struct model *model;           /* owned */
-    struct backprop *backprop;     /* owned */
-    struct params *gradient;       /* owned */
-    struct optimizer *optimizer;   /* owned */
-    struct compressed *compressed; /* owned; NULL for a twin that has no theory */
-    struct aligned *aligned;       /* owned; NULL unless its basis is the target's */
+    struct model *model;              /* owned */
+    struct backprop *backprop;        /* owned */
+    struct params *gradient;          /* owned */
+    struct optimizer *optimizer;      /* owned */
+    struct compressed *compressed;    /* owned; NULL for a twin that has no theory */
+    struct aligned *aligned;          /* owned; NULL unless its basis is the target's */
+    struct intrinsic_twin *intrinsic; /* owned; NULL unless it follows reduced dynamics */
+    const struct dataset *batch;      /* of the current step; borrowed */
 
     double tolerance;
     double loss;                      /* of the current step's data, or of the last one it was trained on */
@@ -94,5 +99,31 @@ void aligned_declare(struct twin *twin);
 
 /* Collective on the grid. The leading singular vectors of both networks beside the target's. */
 void aligned_measure(struct twin *twin, const struct moment *moment);
+
+/* ---- twin_intrinsic.c */
+
+/* Collective on the grid. One layer, the end-to-end matrix, and twin->intrinsic. NULL with problems. */
+struct model *intrinsic_twin_create(struct twin *twin, const struct twins_setting *setting, struct problems *problems);
+
+/* Local. Frees it and sets *intrinsic to NULL. */
+void intrinsic_twin_destroy(struct intrinsic_twin **intrinsic);
+
+/* Local. Declares what is compared with the large network. */
+void intrinsic_twin_declare(struct twin *twin);
+
+/* Collective on the grid. The step that takes the place of an update with this learning rate. */
+void intrinsic_twin_advance(struct twin *twin, double lr);
+
+/* Collective on the grid. Compares the twin with the large network after as many updates of both. */
+void intrinsic_twin_measure(struct twin *twin, const struct moment *moment);
+
+/* Collective on the grid. Saves or restores the state and the largest deviations so far. */
+void intrinsic_twin_archive(struct intrinsic_twin *intrinsic, struct archive *archive);
+
+/* Local. The theory checks. */
+void intrinsic_twin_check(const struct twin *twin, struct record *record);
+
+/* Root only. How far it was from the network. */
+void intrinsic_twin_summary(const struct twin *twin);
 
 #endif

@@ -163,7 +163,7 @@ static void impossible(void **state)
 /* Value, derivative by its definition, and what is far out. */
 static void logistic_on(struct grid *grid)
 {
-    static const double f[6] = {0, 1.5, -2, 40, -800, 800}, y[6] = {1, 0, 1, 1, 0, 0};
+    static const double f[6] = {0, 1.5, -2, 40, -800, 800}, y[6] = {1, -1, 1, 1, 0, -1};
     const struct loss loss = {LOSS_LOGISTIC, LOSS_MEAN};
     struct dmat *F = dmat_create(grid, 1, 6), *Y = dmat_create(grid, 1, 6);
     double correct, expected = 0;
@@ -171,14 +171,14 @@ static void logistic_on(struct grid *grid)
         F->local[jl * F->lld] = f[dmat_col(F, jl)];
         Y->local[jl * Y->lld] = y[dmat_col(Y, jl)];
     }
-    for (int i = 0; i < 6; i++) expected += fmax(f[i], 0) + log1p(exp(-fabs(f[i]))) - y[i] * f[i];
+    for (int i = 0; i < 6; i++) expected += fmax(f[i], 0) + log1p(exp(-fabs(f[i]))) - (y[i] > 0) * f[i];
     double value[2] = {loss_value(&loss, 0.5, F, Y, &correct), loss_derivative(&loss, 0.5, F, Y)};
     grid_sum(grid, value, 2);
     assert_close(value[0], 0.5 * expected, 1e-12);
     assert_close(value[1], 0.5 * expected, 1e-12);
     double *D = whole(F);
     for (int i = 0; i < 6; i++) {
-        const double exact = 0.5 * (1 / (1 + exp(-f[i])) - y[i]);
+        const double exact = 0.5 * (1 / (1 + exp(-f[i])) - (y[i] > 0));
         assert_close(D[i], exact, 1e-15);
     }
     assert_close(D[3] / (-0.5 * exp(-40)), 1, 1e-14); /* all digits where it is small */

@@ -118,7 +118,8 @@ static void freeze(const struct model *model, double *v)
 }
 
 /* ∂²loss/∂f² r by the formulas, on whole K × N arrays. */
-static void curvature(const struct problem *p, const double *F, const double *M, const double *r, double *Br)
+static void curvature(const struct problem *p, const double *F, const double *Y, const double *M, const double *r,
+                      double *Br)
 {
     const double scale = loss_scale_on(&p->loss, p->data);
     const int64_t N = p->data->Y->n;
@@ -132,6 +133,7 @@ static void curvature(const struct problem *p, const double *F, const double *M,
             const double y = 1 / (1 + exp(-F[i]));
             Br[i] = scale * (p->loss.kind == LOSS_CROSS_ENTROPY ? share[c] * (r[i] - mean)
                              : p->loss.kind == LOSS_LOGISTIC    ? y * (1 - y) * r[i]
+                             : p->loss.kind == LOSS_EXPONENTIAL ? exp(Y[i] > 0 ? -F[i] : F[i]) * r[i]
                              : p->loss.kind == LOSS_MASKED_MSE  ? M[i] * r[i]
                                                                 : r[i]);
         }
@@ -143,7 +145,7 @@ static double gauss_newton_form(struct probe *probe, const double *Ju, const dou
 {
     const struct problem *p = probe->p;
     const int64_t n = 3 * p->data->Y->n;
-    double *Br = NEW(double, n), *M = NEW(double, n), sum = 0;
+    double *Br = NEW(double, n), *M = NEW(double, n), *target = NEW(double, n), sum = 0;
 
     if (p->loss.kind == LOSS_SENSING) {
         const struct sensing *s = p->data->sensing;
@@ -161,9 +163,11 @@ static double gauss_newton_form(struct probe *probe, const double *Ju, const dou
         }
     } else {
         if (p->data->M) dmat_gather(p->data->M, M, -1);
-        curvature(p, F, M, Jv, Br);
+        dmat_gather(p->data->Y, target, -1);
+        curvature(p, F, target, M, Jv, Br);
         sum = dot(n, Ju, Br);
     }
+    memory_free(target);
     memory_free(M);
     memory_free(Br);
     return sum;
@@ -385,6 +389,7 @@ static void networks_on(struct grid *grid)
         "model: {widths: [4, 4, 3], output_scale: 2.5, bias: true}\nloss: {kind: cross_entropy}\n",
         "model: {widths: [4, 5, 3], activation: tanh, trainable: [1]}\nloss: {kind: logistic, reduction: samples}\n",
         "model: {widths: [4, 5, 3], activation: relu, bias: true}\nloss: {kind: logistic}\n",
+        "model: {widths: [4, 5, 3], activation: gelu, bias: true}\nloss: {kind: exponential}\n",
     };
     const int count = (int)(sizeof texts / sizeof *texts);
 

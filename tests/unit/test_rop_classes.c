@@ -145,10 +145,10 @@ static void classes(void **state)
 
 static void traces_on(struct grid *grid)
 {
-    static const char *const activations[] = {"tanh", "relu", "gelu"};
-    static const char *const losses[] = {"cross_entropy", "mse", "logistic"};
+    static const char *const activations[] = {"tanh", "relu", "gelu", "silu"};
+    static const char *const losses[] = {"cross_entropy", "mse", "logistic", "exponential"};
 
-    for (int t = 0; t < 3; t++) {
+    for (int t = 0; t < 4; t++) {
         struct problem p = curv_ref(grid, activations[t], losses[t]);
         struct rop *rop = rop_create(p.model, &p.loss, p.data->samples, t == 1 ? 7 : 0);
         struct linop *ggn = rop_operator(rop, ROP_GGN, ROP_ALL, ROP_ALL, 0);
