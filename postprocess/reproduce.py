@@ -72,16 +72,17 @@ def run_study(study, options):
     """Runs it, or goes on with what is there of it. Returns its directory."""
     out = options.out / "runs" / study.name
     prepare(study, out, options)
-    words = [*shlex.split(options.mpirun), "-n", str(options.ranks), str(options.program), "sweep" if study.is_sweep else "run",
-             os.path.relpath(study.input), "--out", os.path.relpath(out)]
+    where = options.out / "runs"
+    words = [*shlex.split(options.mpirun), "-n", str(options.ranks), os.path.relpath(options.program, where),
+             "sweep" if study.is_sweep else "run", os.path.relpath(study.input, where), "--out", study.name]
     words += ["--groups", str(options.ranks)] if study.is_sweep else ["--resume"]
     for key, value in study.sets.items():
         words += ["--set", f"{key}={value}"]
-    study.command = shlex.join(words)
+    study.command = f"cd {os.path.relpath(where)} && {shlex.join(words)}"
     start = time.monotonic()
     with open(options.out / "runs" / f"{study.name}.log", "w", encoding="utf-8") as log:
         try:
-            code = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=None if options.full else LIMIT,
+            code = subprocess.run(words, cwd=where, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=None if options.full else LIMIT,
                                   check=False).returncode
         except subprocess.TimeoutExpired:
             code = f"none after {LIMIT} s"
@@ -99,9 +100,9 @@ def prepare(study, out, options):
         old = out.with_name(f"{out.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
         out.rename(old)
     stamp.write_text(made, encoding="utf-8")
-    maker = study.input.with_suffix(".py")
-    if maker.is_file():
-        subprocess.run([sys.executable, maker], cwd=Path.cwd(), check=True)
+    if "kind: hdf5" in study.input.read_text(encoding="utf-8"):
+        own, common = study.input.with_suffix(".py"), study.input.with_name("reference.py")
+        subprocess.run([sys.executable, (own if own.is_file() else common).resolve()], cwd=out.parent, check=True)
 
 
 # ---------------------------------------------------------------- looking
@@ -191,7 +192,8 @@ def arguments():
     parser.add_argument("--mpirun", default="mpirun")
     parser.add_argument("--ranks", type=int, default=2)
     options = parser.parse_args()
-    options.program = options.build / "eigentrain"
+    options.program = (options.build / "eigentrain").absolute()
+    options.out = options.out.absolute()
     return options
 
 

@@ -544,6 +544,7 @@ def test_zero_and_tied_layers(run, tmp_path):
     assert found["spectral_gap"][0, 1] == 1 and found["rank_defect"][0, 0] == 0 and np.isnan(found["alignment"][0]).all()
 
 
+@SLOW
 def test_large_layers(run, tmp_path):
     """Sides above 128: Krylov iteration, warm-started, and gates in more than one word."""
     X, y, net = separable_case(tmp_path, [140, 150, 140, 1], 150, 61, 61, 1, head=2)

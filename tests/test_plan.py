@@ -100,11 +100,11 @@ def test_all_parts_are_there_and_nothing_is_written(plan, tmp_path):
 
 
 @pytest.mark.parametrize("ranks", (1, 2))
-@pytest.mark.parametrize("name", PEAKS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "curvature")) for name in PEAKS])
 def test_memory_is_that_of_the_run(name, ranks, plan, run):
     done = plan(PEAKS[name], ranks=ranks)
     assert done.returncode == 0, done.stderr
-    finished = run(PEAKS[name], ranks=ranks)
+    finished = run(PEAKS[name], ranks=ranks, timeout=400)
     assert finished.returncode == 0, finished.stderr
     with h5py.File(finished.dir / "metrics.h5") as file:
         measured = file["timing"].attrs["peak_memory_bytes"] / 2**20

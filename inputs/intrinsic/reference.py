@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the starts and targets of these studies, HDF5 files in a folder `intrinsic` where you are: python3 reference.py [NAME…].
 
-No random numbers: all entries come from the generator splitmix64 (shared specification of training invariances, section 2), so
+No random numbers: all entries come from the generator splitmix64 (inputs/invariances/reference.py), so
 that another program gets the same digits. Each file holds W1 … WL for `model.init: {kind: file}` and Y (with X, or weights M)
 for `data: {kind: hdf5}`.
 """
@@ -119,8 +119,7 @@ def matrix_solution():
 
 def lambda_sweep():
     for n in (3, 5, 10, 20):
-        for i, lam in enumerate(np.geomspace(0.01, 100, 20)):
-            yield f"lambda_sweep_{n}_{i + 1}", relaxed(11, 0.6, n, n, n, lam), {"Y": ref_unit(14, n, n)}
+        yield f"lambda_sweep_{n}", [], {"Y": ref_unit(14, n, n)}
 
 
 def single_neuron():
@@ -147,7 +146,7 @@ def ledger():
 
 def relu_ledger():
     i, widths = np.arange(40), [8, 12, 6, 4]
-    biases = [0.1 * ref_unit(131 + k, widths[k], 1) for k in (1, 2, 3)]
+    biases = [0.1 * ref_unit(131 + k, widths[k], 1) for k in (1, 2, 3)]  # relu_ledger takes two
     yield "relu_ledger", fan_in(111, widths), {"X": ref_unit(111, 8, 40), "Y": one_hot((3 * i + i // 4) % 4, 4), "b": biases}
 
 
