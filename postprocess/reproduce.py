@@ -11,6 +11,7 @@ import datetime
 import json
 import os
 from pathlib import Path
+import re
 import shlex
 import subprocess
 import sys
@@ -51,6 +52,15 @@ class Study:
     @property
     def question(self):
         return question(self.input.read_text(encoding="utf-8"))
+
+    @property
+    def headline(self):
+        """Up to the first question mark or full stop."""
+        return re.split(r"(?<=[?.:])\s", self.question, maxsplit=1)[0]
+
+    @property
+    def about(self):
+        return self.question[len(self.headline):].strip()
 
 
 def study_of(entry, full):

@@ -21,7 +21,8 @@ struct dmat {
 
     /* For products without messages, see dmat_hold. */
     enum { DMAT_DEALT, DMAT_HELD, DMAT_COLLECTS } held;
-    double *whole; /* [m × n] all of it, column-major, owned; NULL before the first dmat_hold or dmat_collect */
+    double *whole; /* [m × n] all of it, column-major, and the same of its transpose if one side is thin (DMAT_THIN);
+                      owned; NULL before the first dmat_hold or dmat_collect */
 };
 
 /* Collective on grid->comm. m × n zeros with the grid's block size. m, n ≥ 0. */
@@ -82,6 +83,9 @@ double dmat_norm(const struct dmat *A);
  * panels of one operand and multiplies locally, with memory of at most two panels; `pdgemm` is PBLAS, the reference
  * twin. */
 void dmat_gemm(char ta, char tb, double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C);
+
+/* Up to here DGEMM takes longer to copy its operands than to multiply them: such products have ways of their own. */
+enum { DMAT_THIN = 32 };
 
 /* Local. Whether an m × n matrix is so small (1 MiB) that every rank may have it whole, on a grid of one process row
  * and several columns. Only then the following do anything. */

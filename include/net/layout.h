@@ -16,7 +16,8 @@ struct layout {
  * takes the shape that moves the fewest numbers in a training step: with P × Q processes a layer m × n on c columns
  * receives 3 [(m/P) n (1 − 1/Q) + n (c/Q) (1 − 1/P)] numbers a rank. `block: auto` is 64, except on one process row,
  * where it is up to 512 so that every process has one block, or as few as possible, of each width and of the columns of
- * a step. False with a problem if rows × cols cannot be the number of ranks. */
+ * a step, and no more than lets `train.microbatch` samples be processed at a time. False with a problem if rows × cols
+ * cannot be the number of ranks. */
 bool layout_choose(const struct spec *spec, int size, struct layout *layout, struct problems *problems);
 
 /* Collective on comm. The grid of that shape. NULL with problems on every rank if there is none. */

@@ -109,7 +109,7 @@ struct probe_kind {
     /* Collective. Saves or restores what the next measurements depend on: references, vectors of warm starts; may be
      * NULL if there is nothing of the kind. */
     void (*archive)(struct probe *probe, const struct model *model, struct archive *archive);
-    /* Local. What a measurement takes, for `plan`; the model may have no parameters. */
+    /* Local. What a measurement takes, for `plan`; the model may have no parameters. NULL: next to nothing. */
     void (*need)(const struct probe *probe, const struct model *model, struct probe_need *need);
     /* Local. The run has come to its end: records theory checks (record_check); may be NULL. */
     void (*check)(const struct probe *probe, struct record *record);

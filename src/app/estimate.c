@@ -56,7 +56,7 @@ static int64_t evaluate_every(const struct estimate *e)
 static void measure_probe(struct estimate_probe *p, const struct probe *probe, const struct estimate *e)
 {
     p->times = estimate_times(e->steps, probe->every);
-    probe->kind->need(probe, e->model, &p->need);
+    if (probe->kind->need) probe->kind->need(probe, e->model, &p->need);
     for (int i = 0; i < p->need.multiplies; i++) {
         const struct product *product = &p->need.multiply[i];
         p->flops += 2 * p->need.multiply_times[i] * (double)product->m * (double)product->n * (double)product->k;

@@ -133,7 +133,7 @@ static void add_chunk(struct estimate *e, enum timer_part part, int64_t columns,
 static void add_held(struct estimate *e, enum timer_part part, bool gradient, double times)
 {
     const double procs = e->grid.npcol, share_sent = procs > 1 ? (procs - 1) / procs : 0;
-    const double bytes = (double)backprop_held_bytes(e->model, e->data.identity) / 2;
+    const double bytes = (double)backprop_held_bytes(e->model, e->data.identity) / 4;
     int held = 0;
     for (int l = e->data.identity ? 2 : 1; l <= e->model->depth; l++)
         held += dmat_is_small(&e->grid, e->model->width[l], e->model->width[l - 1]);

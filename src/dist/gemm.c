@@ -19,14 +19,14 @@
 /* DGEMM copies its operands into an order of its own, which takes longer than multiplying them where one of them is
  * this thin. OpenBLAS has kernels without copies (SkylakeX; elsewhere nothing is lost) for products of up to MOST_SMALL
  * multiplications: 1.2 to 2.5 times as fast, in strips. */
-static const int THIN = 32, LEAST_STRIP = 16, MOST_SMALL = 1000000;
+static const int LEAST_STRIP = 16, MOST_SMALL = 1000000;
 
 /* How many of the columns of C (of the inner index where B is transposed) to multiply at a time: all, unless it is
  * thin. */
 static int strip_of(bool inner, int m, int n, int k)
 {
     const int64_t others = inner ? (int64_t)m * n : (int64_t)m * k, length = inner ? k : n;
-    const bool thin = m <= THIN || (inner ? n : k) <= THIN;
+    const bool thin = m <= DMAT_THIN || (inner ? n : k) <= DMAT_THIN;
     const int64_t most = others > 0 ? MOST_SMALL / others / LEAST_STRIP * LEAST_STRIP : 0;
     return thin && most >= LEAST_STRIP && most < length ? (int)most : length > 0 ? (int)length : 1;
 }
@@ -381,6 +381,14 @@ static void by_pblas(char ta, char tb, double a, const struct dmat *A, const str
             &one, C->desc);
 }
 
+/* With a matrix that is whole here, and its transpose beside it if it is thin. */
+static void multiply_held(char ta, double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)
+{
+    const bool turned = ta == 'T' && (A->m <= DMAT_THIN || A->n <= DMAT_THIN);
+    local_gemm(turned ? 'N' : ta, 'N', (int)C->m, C->nloc, (int)B->m, a, turned ? A->whole + A->m * A->n : A->whole,
+               (int)(turned ? A->n : A->m), B->local, B->lld, b, C->local, C->lld);
+}
+
 /* My part of a product that is summed at the end. */
 static void collect(char ta, char tb, double a, const struct dmat *A, const struct dmat *B, double b, struct dmat *C)
 {
@@ -402,7 +410,7 @@ void dmat_gemm(char ta, char tb, double a, const struct dmat *A, const struct dm
     else if (C->grid->gemm == GRID_GEMM_PDGEMM)
         by_pblas(ta, tb, a, A, B, b, C);
     else if (A->held == DMAT_HELD && tb == 'N')
-        local_gemm(ta, tb, (int)m, C->nloc, (int)k, a, A->whole, (int)A->m, B->local, B->lld, b, C->local, C->lld);
+        multiply_held(ta, a, A, B, b, C);
     else if (C->held == DMAT_COLLECTS)
         collect(ta, tb, a, A, B, b, C);
     else if (C->grid->size == 1)

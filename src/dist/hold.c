@@ -18,8 +18,17 @@ bool dmat_is_small(const struct grid *grid, int64_t m, int64_t n)
 static bool make_room(struct dmat *A)
 {
     if (!dmat_is_small(A->grid, A->m, A->n)) return false;
-    if (!A->whole) A->whole = NEW(double, A->m * A->n);
+    if (!A->whole) A->whole = NEW(double, 2 * A->m * A->n);
     return true;
+}
+
+/* Behind the whole stands its transpose: DGEMM is slow with thin matrices, and slower with transposed ones. */
+static void transpose(const struct dmat *A)
+{
+    double *to = A->whole + A->m * A->n;
+    if (A->m > DMAT_THIN && A->n > DMAT_THIN) return;
+    for (int64_t j = 0; j < A->n; j++)
+        for (int64_t i = 0; i < A->m; i++) to[j + i * A->n] = A->whole[i + j * A->m];
 }
 
 /* The columns of each process stand together in the whole, and all of mine in my memory. */
@@ -28,14 +37,8 @@ static bool in_order(const struct dmat *A)
     return A->n <= (int64_t)A->nb * A->grid->npcol && A->lld == A->mloc;
 }
 
-void dmat_hold(struct dmat *A)
+static void gather_in_order(const struct dmat *A)
 {
-    if (!make_room(A)) return;
-    A->held = DMAT_HELD;
-    if (!in_order(A)) {
-        dmat_gather(A, A->whole, -1);
-        return;
-    }
     const int procs = A->grid->npcol;
     int *count = NEW(int, 2 * procs), *at = count + procs;
     for (int q = 0; q < procs; q++) {
@@ -44,6 +47,17 @@ void dmat_hold(struct dmat *A)
     }
     MPI_Allgatherv(A->local, count[A->grid->mycol], MPI_DOUBLE, A->whole, count, at, MPI_DOUBLE, A->grid->row_comm);
     memory_free(count);
+}
+
+void dmat_hold(struct dmat *A)
+{
+    if (!make_room(A)) return;
+    A->held = DMAT_HELD;
+    if (in_order(A))
+        gather_in_order(A);
+    else
+        dmat_gather(A, A->whole, -1);
+    transpose(A);
 }
 
 void dmat_collect(struct dmat *C)

@@ -87,7 +87,7 @@ int64_t backprop_held_bytes(const struct model *model, bool identity)
 {
     int64_t elements = 0;
     for (int l = 1; l <= model->depth; l++)
-        if (is_held(model, l, identity)) elements += 2 * model->width[l] * model->width[l - 1];
+        if (is_held(model, l, identity)) elements += 4 * model->width[l] * model->width[l - 1]; /* with transposes */
     return elements * (int64_t)sizeof(double);
 }
 

@@ -59,6 +59,14 @@ static double burden(const int64_t *size, int count, bool columns, int64_t b, in
     return worst * (b * npcol < WIDE_PANEL ? 1.05 : 1);
 }
 
+/* Samples at a time are whole rounds of blocks: larger ones would make more of them than train.microbatch wants. */
+static int64_t largest_block(const struct spec *spec, int npcol)
+{
+    if (spec_is(spec, "train.microbatch", "all")) return LARGEST_BLOCK;
+    const int64_t most = spec_int(spec, "train.microbatch") / npcol;
+    return most < LEAST_BLOCK ? LEAST_BLOCK : most < LARGEST_BLOCK ? most : LARGEST_BLOCK;
+}
+
 /* Only columns are dealt: blocks between 64 and 512 that give every process as many as the others, and few of them. */
 static int block_for_row(const struct spec *spec, int npcol)
 {
@@ -69,13 +77,13 @@ static int block_for_row(const struct spec *spec, int npcol)
     if (!spec_is(spec, "model.width", "auto")) size[count++] = spec_int(spec, "model.width");
     const bool columns = columns_known(spec) > 0;
     if (columns) size[count++] = columns_known(spec);
+    const int64_t largest = largest_block(spec, npcol);
     int64_t best = LEAST_BLOCK;
     for (int i = 0; i < count; i++)
         for (int64_t rounds = 1;; rounds++) {
             const int64_t b = (size[i] + rounds * npcol - 1) / (rounds * npcol);
             if (b < LEAST_BLOCK) break;
-            if (b <= LARGEST_BLOCK &&
-                burden(size, count, columns, b, npcol) < burden(size, count, columns, best, npcol))
+            if (b <= largest && burden(size, count, columns, b, npcol) < burden(size, count, columns, best, npcol))
                 best = b;
         }
     memory_free(size);
