@@ -270,6 +270,9 @@ def load_data(spec):
               "orthogonal_classes": _orthogonal_class_data,
               **dict.fromkeys(["low_rank_matrix", "matrix_completion", "matrix_sensing"], _matrix_data)}
     data = source[get(spec, "data.kind", None)](spec)
+    if get(spec, "data.normalise", "none") == "symmetric":
+        for samples in filter(None, (data.train, data.test)):
+            samples.X = 2 * samples.X - 1
     if get(spec, "data.centre", False):
         mean = data.train.X.mean(axis=1, keepdims=True)
         data.train.X = data.train.X - mean
@@ -407,7 +410,11 @@ def initial_parameters(spec, layers):
         kinds[-1], scale[-1] = get(spec, "model.init.head", "same"), get(spec, "model.init.head_scale", 1.0)
     W = [scale[l] * initial_matrix(kinds[l], gain, layer.n_out, layer.n_in, seed, RANDOM_WEIGHTS + l + 1)
          for l, layer in enumerate(layers)]
-    return Parameters(W, [np.zeros((layer.n_out, 1)) for layer in layers] if bias else None)
+    start = get(spec, "model.init.bias", 0) if kind == "uniform" else 0
+    size = [scale[l] / np.sqrt(layer.n_in) if start == "fan_in" else start for l, layer in enumerate(layers)]
+    b = [size[l] * np.sqrt(3.0) * uniform_matrix(layer.n_out, 1, seed, RANDOM_WEIGHTS + 0x8000 + l + 1)
+         for l, layer in enumerate(layers)]
+    return Parameters(W, b if bias else None)
 
 
 def forward(layers, parameters, X):

@@ -200,6 +200,9 @@ CASES = {
     "idx-signs": case({"kind": "idx", "train_images": "@images", "train_labels": "@labels", "test_images": "@images.gz",
                        "test_labels": "@labels.gz", "classes": 4, "only": [2, 0], "targets": "signs",
                        "normalise": "longest"}, loss={"kind": "logistic"}, train={"lr": 1}),
+    "symmetric": case({**GAUSSIAN, "normalise": "symmetric", "centre": True}, train={"lr": 0.1}),
+    "biases": case(model={"bias": True}, init={"kind": "uniform", "bias": 0.3}),
+    "biases-as-weights": case(model={"bias": True}, init={"kind": "uniform", "scale": 0.7, "bias": "fan_in"}),
     "normalised": case({**GAUSSIAN, "centre": True, "normalise": "longest"}, train={"lr": 0.5}),
     # lengths
     "no-steps": case(train={"steps": 0}),

@@ -24,6 +24,9 @@ struct question {
     MPI_Comm comm;
     const char *input;
     bool random;          /* at a random point instead of the start */
+    bool table;           /* a line for each network of a sweep */
+    int64_t generic;      /* of these lines: as many laws as the theory has */
+    int64_t unknown;      /* theory has none */
     int *width;           /* [depth + 1] owned */
     bool *bias, *trained; /* [depth] owned */
     struct laws_net net;
@@ -202,11 +205,44 @@ static int64_t zeros_of(const struct question *q)
     return zeros;
 }
 
-static void answer(const struct question *q)
+/* A count that is not there is a dash. */
+static void put_count(char *line, size_t size, int64_t count)
+{
+    const size_t length = strlen(line);
+    if (count >= 0)
+        snprintf(line + length, size - length, " %8lld", (long long)count);
+    else
+        snprintf(line + length, size - length, " %8s", "-");
+}
+
+static const char TABLE_HEAD[] = "network                    theta     path     laws  stacked   theory      lie";
+
+static void answer_in_a_line(struct question *q, const char *widths)
+{
+    const struct laws_counts c = laws_count(&q->net, q->theta);
+    const int64_t theory = laws_theory(&q->net);
+    char line[256];
+    snprintf(line, sizeof line, "%-6s %-16s", q->net.relu ? "relu" : "linear", widths);
+    put_count(line, sizeof line, c.parameters);
+    put_count(line, sizeof line, c.phi);
+    put_count(line, sizeof line, c.laws);
+    put_count(line, sizeof line, c.both);
+    put_count(line, sizeof line, theory);
+    put_count(line, sizeof line, c.lie);
+    log_say("%s", line);
+    q->generic += theory == c.laws && (c.lie < 0 || c.parameters - c.lie == c.laws);
+    q->unknown += theory < 0;
+}
+
+static void answer(struct question *q)
 {
     char widths[256] = "";
     for (int l = 0; l <= q->net.depth; l++)
         snprintf(widths + strlen(widths), sizeof widths - strlen(widths), "%s%d", l ? "-" : "", q->width[l]);
+    if (q->table) {
+        answer_in_a_line(q, widths);
+        return;
+    }
     const struct laws_counts c = laws_count(&q->net, q->theta);
     const int64_t theory = laws_theory(&q->net), zeros = zeros_of(q);
     log_say("laws of %s: %s network %s%s%s at %s", q->input, q->net.relu ? "relu" : "linear", widths,
@@ -261,12 +297,64 @@ static bool is_random(const char *point, struct problems *problems)
     return true;
 }
 
-static void refuse_sweep(const char *text, size_t length, const char *input, struct problems *problems)
+static void forget(struct question *q)
 {
-    struct sweep_axes *axes = spec_sweep(text, length, input, problems);
+    memory_free(q->width);
+    memory_free(q->bias);
+    memory_free(q->trained);
+    memory_free(q->theta);
+    q->width = NULL;
+    q->bias = q->trained = NULL;
+    q->theta = NULL;
+}
+
+static void ask_of(struct question *q, const char *text, size_t length, int count, char **set,
+                   struct problems *problems)
+{
+    struct spec *spec = spec_read(text, length, q->input, count, (const char *const *)set, problems);
+    if (spec) ask(q, spec, problems);
+    spec_destroy(&spec);
+    forget(q);
+}
+
+/* Every member's values are set behind those of the command line. */
+static void ask_all(struct question *q, const char *text, size_t length, const struct argument_list *sets,
+                    const struct sweep_axes *axes, struct problems *problems)
+{
+    int keys = sets->count;
+    for (int a = 0; a < axes->count; a++) keys += axes->axis[a].keys;
+    char **set = NEW(char *, keys);
+    q->table = true;
+    log_say("%s", TABLE_HEAD);
+    for (int64_t i = 0; i < axes->members && problems->count == 0; i++) {
+        int count = 0;
+        for (; count < sets->count; count++) set[count] = (char *)sets->text[count];
+        for (int a = 0; a < axes->count; a++)
+            for (int k = 0; k < axes->axis[a].keys; k++) {
+                const struct sweep_axis *axis = &axes->axis[a];
+                const char *value = axis->value[k * axis->size + sweep_index(axes, i, a)];
+                set[count++] = memory_text("%s=%s", axis->key[k], value);
+            }
+        ask_of(q, text, length, keys, set, problems);
+        for (int s = sets->count; s < keys; s++) memory_free(set[s]);
+    }
+    if (problems->count == 0)
+        log_say("of %lld networks %lld have just the laws that theory knows, and of %lld theory has no count (deep "
+                "linear ones)",
+                (long long)axes->members, (long long)q->generic, (long long)q->unknown);
+    memory_free(set);
+}
+
+static void ask_input(struct question *q, const char *text, size_t length, const struct argument_list *sets,
+                      struct problems *problems)
+{
+    struct sweep_axes *axes = spec_sweep(text, length, q->input, problems);
+    krylov_start(q->comm);
     if (axes)
-        problems_add(problems, EXIT_INPUT, "%s holds a sweep of %lld members: count the laws of one network at a time",
-                     input, (long long)axes->members);
+        ask_all(q, text, length, sets, axes, problems);
+    else if (problems->count == 0)
+        ask_of(q, text, length, sets->count, (char **)sets->text, problems);
+    krylov_end();
     sweep_axes_destroy(&axes);
 }
 
@@ -286,20 +374,8 @@ int command_laws(int argc, char **argv)
     q.input = arguments_input(&rest, "laws", &problems);
     log_start(rank == 0, false);
     char *text = problems.count ? NULL : arguments_read(q.comm, q.input, &length, &problems);
-    struct spec *spec = NULL;
-    if (text) refuse_sweep(text, (size_t)length, q.input, &problems);
-    if (text && problems.count == 0) spec = spec_read(text, (size_t)length, q.input, sets.count, sets.text, &problems);
-    if (spec) {
-        krylov_start(q.comm);
-        ask(&q, spec, &problems);
-        krylov_end();
-    }
-    spec_destroy(&spec);
+    if (text) ask_input(&q, text, (size_t)length, &sets, &problems);
     memory_free(text);
-    memory_free(q.width);
-    memory_free(q.bias);
-    memory_free(q.trained);
-    memory_free(q.theta);
     arguments_free(&sets);
     arguments_free(&rest);
     const int code = problems.code;

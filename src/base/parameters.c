@@ -69,7 +69,7 @@ const struct parameter parameter_table[] = {
     {"data.centre", PARAMETER_BOOL, ONE, "false", NO_BOUNDS, NULL, "kind=fashion_mnist|cifar10|idx|hdf5|gaussian", NULL, PHYSICS, "subtract the training inputs' mean from all inputs"},
     {"data.whiten", PARAMETER_BOOL, ONE, "false", NO_BOUNDS, NULL, "kind=fashion_mnist|cifar10|idx|hdf5|gaussian", NULL, PHYSICS, "replace X by the orthogonal factor U Vᵀ of its thin SVD, so that X Xᵀ = I; the test inputs get the same linear map"},
     {"data.whiten_floor", PARAMETER_REAL, ONE, "1e-5", BETWEEN(1e-7, 1), NULL, "whiten=true", "1", PHYSICS, "singular directions of X below this fraction of the largest are set to zero instead of being blown up"},
-    {"data.normalise", PARAMETER_CHOICE, ONE, "none", NO_BOUNDS, "none|longest", "kind=fashion_mnist|cifar10|idx|hdf5|gaussian", NULL, PHYSICS, "divide all inputs by the length of the longest training sample, after centring and whitening"},
+    {"data.normalise", PARAMETER_CHOICE, ONE, "none", NO_BOUNDS, "none|longest|symmetric", "kind=fashion_mnist|cifar10|idx|hdf5|gaussian", NULL, PHYSICS, "longest: divide all inputs by the length of the longest training sample, after centring and whitening; symmetric: x becomes 2x - 1 before them, from [0, 1] to [-1, 1]"},
     {"data.scale", PARAMETER_REAL, ONE, "1", ABOVE(0), NULL, "kind=gaussian", "1", PHYSICS, "factor of all inputs, after centring and whitening"},
 
     {"model.widths", PARAMETER_INT, LIST, "auto", BETWEEN(1, 2147483647), "auto", NULL, "1", PHYSICS, "all widths n_0 … n_L; auto: n_0 and n_L from the data, `width` in between"},
@@ -97,7 +97,7 @@ const struct parameter parameter_table[] = {
     {"model.init.head_scale", PARAMETER_REAL, ONE, "1", ABOVE(0), NULL, "head=gaussian|uniform", "1", PHYSICS, "scale of the last layer, in place of `scale`"},
     {"model.init.gain", PARAMETER_CHOICE, ONE, "fan_in", NO_BOUNDS, "none|fan_in|orthogonal", "kind=gaussian|uniform", NULL, PHYSICS, "standard deviation of an entry: ε; ε/√n_in; or so that the Frobenius norm is that of `orthogonal` in expectation"},
     {"model.init.sequence", PARAMETER_INT, ONE, "none", BETWEEN(0, 9007199254740992.0), "none", "kind=uniform", "1", PHYSICS, "a seed: entries from the fixed sequence splitmix64, by rows, in place of random numbers, for comparison with other programs; layer l has seed + l - 1, its biases have seed + 20 + l - 1"},
-    {"model.init.bias", PARAMETER_REAL, ONE, "0", AT_LEAST(0), NULL, "kind=uniform", "1", PHYSICS, "standard deviation of the biases' start"},
+    {"model.init.bias", PARAMETER_REAL, ONE, "0", AT_LEAST(0), "fan_in", "kind=uniform", "1", PHYSICS, "standard deviation of the biases' start; fan_in: the layer's scale / sqrt(inputs)"},
     {"model.init.file", PARAMETER_TEXT, ONE, NULL, NO_BOUNDS, NULL, "kind=file", NULL, CONTROL, "HDF5 file with datasets W1 … WL, and b1 … bL with biases; a snapshot is one"},
 
     {"loss.kind", PARAMETER_CHOICE, ONE, "mse", NO_BOUNDS, "mse|masked_mse|sensing|cross_entropy|logistic|exponential", NULL, NULL, PHYSICS, "½ squared error of all entries, of the observed ones, or of the measurements; softmax cross-entropy; log(1 + e^f) − y f of every output, y between 0 and 1, where targets below 0 count as 0, so that −1 and 1 do as well; or e^{−f} of every output with a positive target and e^f of the others"},

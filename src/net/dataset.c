@@ -264,7 +264,7 @@ static bool can_be_transformed(const struct spec *spec, bool identity, struct pr
 {
     const bool centre = spec_applies(spec, "data.centre") && spec_bool(spec, "data.centre");
     const bool whiten = spec_applies(spec, "data.whiten") && spec_bool(spec, "data.whiten");
-    const bool scale = spec_applies(spec, "data.normalise") && spec_is(spec, "data.normalise", "longest");
+    const bool scale = spec_applies(spec, "data.normalise") && !spec_is(spec, "data.normalise", "none");
     if (!identity || !(centre || whiten || scale)) return true;
     spec_problem(spec, problems,
                  centre   ? "data.centre"
@@ -284,9 +284,19 @@ static void normalise(struct data *data)
     if (data->test) dmat_scale(data->test->X, 1 / longest);
 }
 
+static void make_symmetric(struct dmat *X)
+{
+    const int64_t count = (int64_t)X->lld * X->nloc;
+    for (int64_t i = 0; i < count; i++) X->local[i] = 2 * X->local[i] - 1;
+}
+
 static void transform(struct data *data, const struct spec *spec, struct problems *problems)
 {
     if (!can_be_transformed(spec, !data->train->X, problems) || !spec_applies(spec, "data.whiten")) return;
+    if (spec_is(spec, "data.normalise", "symmetric")) {
+        make_symmetric(data->train->X);
+        if (data->test) make_symmetric(data->test->X);
+    }
     if (spec_bool(spec, "data.centre")) whiten_centre(data);
     if (spec_bool(spec, "data.whiten")) whiten_apply(data, spec_real(spec, "data.whiten_floor"));
     const double scale = spec_applies(spec, "data.scale") ? spec_real(spec, "data.scale") : 1;

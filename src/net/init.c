@@ -163,12 +163,15 @@ static bool read_matrix(struct dmat *to, const char *path, const char *letter, i
 
 static void fill_biases(struct model *model, const struct spec *spec)
 {
-    if (!spec_is(spec, "model.init.kind", "uniform") || !(spec_real(spec, "model.init.bias") > 0)) return;
+    if (!spec_is(spec, "model.init.kind", "uniform")) return;
+    const bool as_weights = spec_is(spec, "model.init.bias", "fan_in");
+    if (!as_weights && !(spec_real(spec, "model.init.bias") > 0)) return;
     for (int l = 1; l <= model->depth; l++) {
         struct dmat *b = model->params->b[l - 1];
         if (!b) continue;
         fill_uniform(b, spec, RANDOM_WEIGHTS + 0x8000 + (uint64_t)l, 20 + l - 1);
-        dmat_scale(b, spec_real(spec, "model.init.bias"));
+        dmat_scale(b, as_weights ? init_scale(spec, l) / sqrt((double)model->width[l - 1])
+                                 : spec_real(spec, "model.init.bias"));
     }
 }
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 
 import h5py
+import numpy as np
 
 HERE = Path(__file__).resolve().parent
 INPUTS = HERE.parent.parent / "inputs"
@@ -130,7 +131,7 @@ def twins(bench):
     bench.row(study, "seconds a step of the compressed twin beside the network's", turns[1][0], peer=turns[1][1],
               ratio=turns[1][1] / turns[1][0], demanded=">= 10 (paper)")
     beside_numpy(bench, study)
-    invariant(bench, study)
+    probe_cost(bench, study, "invariant")
 
 
 def beside_numpy(bench, study, turns=9, steps=30):
@@ -151,16 +152,44 @@ def beside_numpy(bench, study, turns=9, steps=30):
               ratio=theirs / ours, demanded=">= 1.0")
 
 
-def invariant(bench, study):
-    """A measurement of the probe beside a step of training in the same run."""
-    run = bench.scratch / "invariant"
-    bench.ours("eigentrain", "run", HERE / "invariant.yaml", "--out", run, "--quiet")
+def probe_cost(bench, study, name):
+    """A measurement of a probe beside a step of training in the same run."""
+    run = bench.scratch / name
+    bench.ours("eigentrain", "run", HERE / f"{name}.yaml", "--out", run, "--quiet")
     with h5py.File(run / "metrics.h5") as file:
         seconds = dict(zip(file["timing/name"].asstr()[()], file["timing/seconds"][()]))
-        gradients, measured = len(file["train/step"]), len(file["invariant/step"])
+        gradients, measured = len(file["train/step"]), len(file[f"{name}/step"])
     probe, step = seconds["probes"] / measured, seconds["gradient"] / gradients + seconds["update"] / (gradients - 1)
-    bench.row(study, "seconds a measurement of the probe invariant, beside a step", probe, limit=step, ratio=probe / step,
+    bench.row(study, f"seconds a measurement of the probe {name}, beside a step", probe, limit=step, ratio=probe / step,
               demanded="< 2")
+
+
+def laws(bench):
+    """The probe of conservation laws, and the reduced dynamics beside a large linear network."""
+    say("the probe balance …")
+    probe_cost(bench, "ReLU network 784-1024-1024-1024-10, 4096 images", "balance")
+    say("a deep linear network and its reduced dynamics …")
+    write_balanced(bench.scratch / "balanced.h5", 1000, 10, 3)
+    for optimizer, demanded in (("gradient_flow", "< 0.1"), ("gd", None)):
+        run = bench.scratch / f"intrinsic-{optimizer}"
+        bench.ours("eigentrain", "run", HERE / "intrinsic.yaml", "--set", f"data.file={bench.scratch}/balanced.h5", "--set",
+                   f"model.init.file={bench.scratch}/balanced.h5", "--set", f"train.optimizer={optimizer}", "--out", run, "--quiet")
+        with h5py.File(run / "metrics.h5") as file:
+            twin, network = file["timing/twin_seconds"][0], file["timing/network_seconds"][0]
+        bench.row("deep linear network, d = 1000, L = 3, balanced start of rank 10",
+                  f"seconds of the twin intrinsic beside the network's, {optimizer}", twin, limit=network, ratio=twin / network,
+                  demanded=demanded)
+
+
+def write_balanced(path, d, rank, depth):
+    """Layers Q_k diag(s) Q_{k-1}^T of that rank, and a target of the same rank."""
+    generator = np.random.default_rng(1)
+    Q = [np.linalg.qr(generator.standard_normal((d, rank)))[0] for _ in range(depth + 1)]
+    s = np.linspace(1, 0.1, rank)
+    with h5py.File(path, "w") as file:
+        for k in range(depth):
+            file[f"W{k + 1}"] = (Q[k + 1] * s) @ Q[k].T
+        file["Y"] = (Q[depth] * np.linspace(2, 1, rank)) @ Q[0].T
 
 
 def hessian(bench):
@@ -300,7 +329,7 @@ def table(rows):
         print("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip())
 
 
-STUDIES = {"step": training_steps, "svd": singular_values, "twins": twins, "hessian": hessian, "low_rank": low_rank,
+STUDIES = {"step": training_steps, "svd": singular_values, "twins": twins, "hessian": hessian, "laws": laws, "low_rank": low_rank,
            "full_batch": full_batch, "plan": plan}
 
 
