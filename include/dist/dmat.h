@@ -34,8 +34,8 @@ struct dmat *dmat_over(const struct grid *grid, int64_t m, int64_t n, double *lo
 /* Local. Number of local elements of an m × n matrix on this rank. */
 int64_t dmat_local_size(const struct grid *grid, int64_t m, int64_t n);
 
-/* Local. View of columns j0 ≤ j < j1 of A, borrowed memory, nothing copied. j0 must be a multiple of nb·npcol (a bug
- * otherwise), so that the view is an ordinary block-cyclic matrix again. */
+/* Local. View of columns j0 ≤ j < j1 of A, borrowed memory, nothing copied; not held, if A is. j0 must be a multiple of
+ * nb·npcol (a bug otherwise), so that the view is an ordinary block-cyclic matrix again. */
 struct dmat *dmat_columns(const struct dmat *A, int64_t j0, int64_t j1);
 
 /* Local. Frees the header, and the memory if owned; sets *A to NULL. */

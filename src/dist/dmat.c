@@ -55,6 +55,8 @@ struct dmat *dmat_columns(const struct dmat *A, int64_t j0, int64_t j1)
     V->nloc = grid_count(V->n, A->nb, A->grid->mycol, 0, A->grid->npcol);
     V->local = A->local + (int64_t)grid_count(j0, A->nb, A->grid->mycol, 0, A->grid->npcol) * A->lld;
     V->owned = false;
+    V->held = DMAT_DEALT;
+    V->whole = NULL;
     describe(V);
     return V;
 }

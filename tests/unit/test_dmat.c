@@ -472,6 +472,9 @@ static void check_held(struct grid *grid, char ta, int64_t m, int64_t n, int64_t
     for (int round = 0; round < 2; round++) {
         dmat_gemm(ta, 'N', 2, A, B, 1, expected);
         dmat_hold(A);
+        struct dmat *view = dmat_columns(A, 0, A->n);
+        dmat_scale(view, 1);
+        dmat_destroy(&view); /* the held matrix is still there */
         dmat_gemm(ta, 'N', 2, A, B, 1, C);
         dmat_release(A);
         assert_equal(C, expected);

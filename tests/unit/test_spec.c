@@ -221,14 +221,14 @@ static void all_problems_at_once_in_order(void **state)
 {
     (void)state;
     char *kinds = allowed("data.kind");
-    char *messages =
-        memory_text("in.yaml:1: trian: unknown key (did you mean train?)\n"
-                    "in.yaml:3: train.optimizer: expected one of gd, sgd, momentum, adam or rmsprop, found "
-                    "'adma' (did you mean adam?)\n"
-                    "in.yaml:4: train.lr: expected a number, found '-1' (it must be above 0)\n"
-                    "in.yaml:6: data.kind: missing (one of %s)\n"
-                    "in.yaml:8: train: given twice (first in line 2)\n",
-                    kinds);
+    char *messages = memory_text(
+        "in.yaml:1: trian: unknown key (did you mean train?)\n"
+        "in.yaml:3: train.optimizer: expected one of gd, sgd, momentum, adam, rmsprop or gradient_flow, found "
+        "'adma' (did you mean adam?)\n"
+        "in.yaml:4: train.lr: expected a number, found '-1' (it must be above 0)\n"
+        "in.yaml:6: data.kind: missing (one of %s)\n"
+        "in.yaml:8: train: given twice (first in line 2)\n",
+        kinds);
     assert_messages("trian: {lr: 3}\n"
                     "train:\n"
                     "  optimizer: adma\n"
@@ -365,7 +365,7 @@ static void keys_that_do_not_apply(void **state)
                     "adam or rmsprop\n");
     assert_messages("data: {kind: low_rank_matrix, rows: 4, cols: 5, rank: 2, targets: values}\n",
                     "in.yaml:1: data.targets: has no meaning with data.kind: low_rank_matrix; it applies to data.kind: "
-                    "hdf5 or gaussian\n");
+                    "fashion_mnist, idx, hdf5 or gaussian\n");
     /* A sibling that does not apply either: said once. */
     assert_messages("data: {kind: low_rank_matrix, rows: 4, cols: 5, rank: 2, whiten: true, whiten_floor: 0.1}\n",
                     "in.yaml:1: data.whiten: has no meaning with data.kind: low_rank_matrix; it applies to data.kind: "

@@ -81,7 +81,8 @@ static void physics_and_control(void **state)
     assert_differences("train: {lr: 0.1, steps: 100}\n", "train: {lr: 0.2, steps: 500}\n",
                        "new.yaml:2: train.lr: 0.2, was 0.1\n", "train.steps: 500 was 100\n");
     assert_differences("run: {name: a, seed: 1}\nmodel: {bias: true}\n", "run: {name: \"\", seed: 2}\n",
-                       "new.yaml:2: run.seed: 2, was 1\nnew.yaml:1: model.bias: false, was true\n",
+                       "new.yaml:2: run.seed: 2, was 1\nnew.yaml:1: model.bias: false, was true\n"
+                       "new.yaml:1: model.head_bias: was true, only in the old input\n",
                        "run.name: \"\" was a\n");
     assert_differences("train: {batch: 4}\nloss: {kind: mse}\n", "\ntrain:\n\n  batch: full\nloss: {reduction: sum}\n",
                        "new.yaml:6: loss.reduction: sum, was mean\nnew.yaml:5: train.batch: full, was 4\n", "");
