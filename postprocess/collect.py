@@ -17,7 +17,7 @@ import numpy as np
 from draw_sweep import DRAWERS
 from published import Compared, compared_run, draw_values, entries, print_table, same
 from quantities import quantities
-from runs import RunError
+from runs import RunError, for_each
 from style import GREY, STYLE, colours, headline, plt, save, sentence
 from sweeps import axes_of, open_sweep, runs_of
 
@@ -254,15 +254,8 @@ def arguments():
 
 def main():
     options = arguments()
-    failed = False
-    for directory in options.directories:
-        try:
-            with plt.rc_context(STYLE):
-                collect(directory, options.format, options.only)
-        except (RunError, OSError) as error:
-            print(f"collect.py: {error}", file=sys.stderr)
-            failed = True
-    return 2 if failed else 0
+    with plt.rc_context(STYLE):
+        return for_each("collect.py", options.directories, lambda directory: collect(directory, options.format, options.only))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 
 from draw import DRAWERS
 from published import compared_run, print_table
-from runs import RunError, open_run
+from runs import RunError, for_each, open_run
 from style import STYLE, plt, save
 
 NOT_DRAWN = {"provenance", "checks", "timing"}
@@ -59,22 +59,19 @@ def arguments():
     return parser.parse_args()
 
 
+def plot(directory, options):
+    run = open_run(directory)
+    with plt.rc_context(STYLE):
+        drawn = draw_run(run, options.format, options.only)
+    if not options.only:
+        print_table(compared_run(run))
+    if options.only and not drawn:
+        raise RunError(f"{directory}: no figure or probe '{options.only}' (it has: {', '.join(run.groups)})")
+
+
 def main():
     options = arguments()
-    failed = False
-    for directory in options.directories:
-        try:
-            run = open_run(directory)
-            with plt.rc_context(STYLE):
-                drawn = draw_run(run, options.format, options.only)
-            if not options.only:
-                print_table(compared_run(run))
-            if options.only and not drawn:
-                raise RunError(f"{directory}: no figure or probe '{options.only}' (it has: {', '.join(run.groups)})")
-        except (RunError, OSError) as error:
-            print(f"plot.py: {error}", file=sys.stderr)
-            failed = True
-    return 2 if failed else 0
+    return for_each("plot.py", options.directories, lambda directory: plot(directory, options))
 
 
 if __name__ == "__main__":

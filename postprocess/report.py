@@ -16,11 +16,10 @@ import page
 from plot import draw_run
 from published import compared_run
 from quantities import quantities
-from runs import RunError, open_run
+from runs import for_each, open_run
 from style import STYLE, describe_network, plt
 from sweeps import open_sweep, runs_of
 
-NOT_FACTS = ("input", "resolved", "start", "host", "ranks", "version", "git")
 LOG_LINES = 60
 
 
@@ -152,14 +151,7 @@ def arguments():
 
 def main():
     options = arguments()
-    failed = False
-    for directory in options.directories:
-        try:
-            print(report(directory, not options.keep_figures))
-        except (RunError, OSError) as error:
-            print(f"report.py: {error}", file=sys.stderr)
-            failed = True
-    return 2 if failed else 0
+    return for_each("report.py", options.directories, lambda directory: print(report(directory, not options.keep_figures)))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import json
 from pathlib import Path
 import re
+import sys
 
 import h5py
 import numpy as np
@@ -22,6 +23,18 @@ SNAPSHOT_NAME = re.compile(r"step_(\d+)\.h5")
 
 class RunError(Exception):
     """Something is wrong with what the user pointed at; the text is one line for the user."""
+
+
+def for_each(program, directories, work):
+    """Calls work(directory); what is wrong with one holds up no other. Returns the program's exit code."""
+    failed = False
+    for directory in directories:
+        try:
+            work(directory)
+        except (RunError, OSError) as error:
+            print(f"{program}: {error}", file=sys.stderr)
+            failed = True
+    return 2 if failed else 0
 
 
 @dataclass

@@ -20,8 +20,8 @@ struct dmat {
     int desc[9]; /* ScaLAPACK descriptor */
 
     /* For products without messages, see dmat_hold. */
-    enum { DMAT_DEALT, DMAT_HELD, DMAT_COLLECTS } held;
-    double *whole; /* [m × n] all of it, column-major, and the same of its transpose if one side is thin (DMAT_THIN);
+    enum { DMAT_DEALT, DMAT_HELD, DMAT_COLLECTS } held; /* a matrix does one or the other throughout its life */
+    double *whole; /* [m × n] all of it, column-major; of a held one with a thin side (DMAT_THIN) its transpose follows;
                       owned; NULL before the first dmat_hold or dmat_collect */
 };
 
@@ -90,6 +90,9 @@ enum { DMAT_THIN = 32 };
 /* Local. Whether an m × n matrix is so small (1 MiB) that every rank may have it whole, on a grid of one process row
  * and several columns. Only then the following do anything. */
 bool dmat_is_small(const struct grid *grid, int64_t m, int64_t n);
+
+/* Local. Doubles that holding, or collecting, such a matrix takes on a rank. */
+int64_t dmat_held_size(int64_t m, int64_t n, bool collects);
 
 /* Collective on the grid. Until dmat_release products A B and Aᵀ B of a small A are made on each rank by itself. A must
  * not change meanwhile. */

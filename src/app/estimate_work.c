@@ -133,10 +133,14 @@ static void add_chunk(struct estimate *e, enum timer_part part, int64_t columns,
 static void add_held(struct estimate *e, enum timer_part part, bool gradient, double times)
 {
     const double procs = e->grid.npcol, share_sent = procs > 1 ? (procs - 1) / procs : 0;
-    const double bytes = (double)backprop_held_bytes(e->model, e->data.identity) / 4;
+    double bytes = 0;
     int held = 0;
-    for (int l = e->data.identity ? 2 : 1; l <= e->model->depth; l++)
-        held += dmat_is_small(&e->grid, e->model->width[l], e->model->width[l - 1]);
+    for (int l = e->data.identity ? 2 : 1; l <= e->model->depth; l++) {
+        const int64_t m = e->model->width[l], n = e->model->width[l - 1];
+        if (!dmat_is_small(&e->grid, m, n)) continue;
+        bytes += 8 * (double)(m * n);
+        held++;
+    }
     add(e, part, RATE_MESSAGE, times * held * ((procs - 1) + (gradient ? 2 * rounds(e->grid.npcol) : 0)));
     add(e, part, RATE_SENT, times * bytes * share_sent * (gradient ? 3 : 1));
     add(e, part, RATE_STREAM, times * bytes * (gradient ? 4 : 2));

@@ -15,10 +15,20 @@ bool dmat_is_small(const struct grid *grid, int64_t m, int64_t n)
     return grid->nprow == 1 && grid->npcol > 1 && grid->gemm == GRID_GEMM_PANEL && m * n <= SMALL;
 }
 
-static bool make_room(struct dmat *A)
+static bool is_thin(int64_t m, int64_t n)
+{
+    return m <= DMAT_THIN || n <= DMAT_THIN;
+}
+
+int64_t dmat_held_size(int64_t m, int64_t n, bool collects)
+{
+    return m * n * (!collects && is_thin(m, n) ? 2 : 1);
+}
+
+static bool make_room(struct dmat *A, bool collects)
 {
     if (!dmat_is_small(A->grid, A->m, A->n)) return false;
-    if (!A->whole) A->whole = NEW(double, 2 * A->m * A->n);
+    if (!A->whole) A->whole = NEW(double, dmat_held_size(A->m, A->n, collects));
     return true;
 }
 
@@ -26,7 +36,6 @@ static bool make_room(struct dmat *A)
 static void transpose(const struct dmat *A)
 {
     double *to = A->whole + A->m * A->n;
-    if (A->m > DMAT_THIN && A->n > DMAT_THIN) return;
     for (int64_t j = 0; j < A->n; j++)
         for (int64_t i = 0; i < A->m; i++) to[j + i * A->n] = A->whole[i + j * A->m];
 }
@@ -51,18 +60,18 @@ static void gather_in_order(const struct dmat *A)
 
 void dmat_hold(struct dmat *A)
 {
-    if (!make_room(A)) return;
+    if (!make_room(A, false)) return;
     A->held = DMAT_HELD;
     if (in_order(A))
         gather_in_order(A);
     else
         dmat_gather(A, A->whole, -1);
-    transpose(A);
+    if (is_thin(A->m, A->n)) transpose(A);
 }
 
 void dmat_collect(struct dmat *C)
 {
-    if (make_room(C)) C->held = DMAT_COLLECTS;
+    if (make_room(C, true)) C->held = DMAT_COLLECTS;
 }
 
 void dmat_release(struct dmat *A)

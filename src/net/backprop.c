@@ -85,10 +85,12 @@ static bool is_held(const struct model *model, int l, bool identity)
 
 int64_t backprop_held_bytes(const struct model *model, bool identity)
 {
-    int64_t elements = 0;
-    for (int l = 1; l <= model->depth; l++)
-        if (is_held(model, l, identity)) elements += 4 * model->width[l] * model->width[l - 1]; /* with transposes */
-    return elements * (int64_t)sizeof(double);
+    int64_t doubles = 0;
+    for (int l = 1; l <= model->depth; l++) {
+        const int64_t m = model->width[l], n = model->width[l - 1];
+        if (is_held(model, l, identity)) doubles += dmat_held_size(m, n, false) + dmat_held_size(m, n, true);
+    }
+    return doubles * (int64_t)sizeof(double);
 }
 
 int backprop_products(const struct model *model, int64_t columns, bool identity, bool gradient, struct product *list)

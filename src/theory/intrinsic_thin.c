@@ -32,20 +32,17 @@ static int64_t state_size(const struct intrinsic *x)
 
 void intrinsic_thin_start(struct intrinsic *x, const struct dmat *A, const double *sigma, const struct dmat *Bt)
 {
-    const int r = x->rank;
-    const int64_t m = A->m, n = Bt->n, k = A->n;
     x->state = NEW(double, state_size(x));
     const struct factors_at f = factors_in(x, x->state);
-    double *left = NEW(double, m *k), *right = NEW(double, k *n);
-    dmat_gather(A, left, -1);
-    dmat_gather(Bt, right, -1);
-    memcpy(f.U, left, (size_t)(m * r) * sizeof *left);
-    for (int i = 0; i < r; i++) {
-        for (int64_t j = 0; j < n; j++) f.V[j + i * n] = right[i + j * k];
-        f.S[i + i * r] = sigma[i];
-    }
-    memory_free(right);
-    memory_free(left);
+    struct dmat *B = dmat_create(Bt->grid, Bt->n, Bt->m);
+    dmat_transpose(Bt, B);
+    struct dmat *left = dmat_columns(A, 0, x->rank), *right = dmat_columns(B, 0, x->rank);
+    dmat_gather(left, f.U, -1);
+    dmat_gather(right, f.V, -1);
+    for (int i = 0; i < x->rank; i++) f.S[i + i * x->rank] = sigma[i];
+    dmat_destroy(&right);
+    dmat_destroy(&left);
+    dmat_destroy(&B);
 }
 
 /* Z ← U S Vᵀ. */

@@ -14,8 +14,7 @@
 
 static int scalar(struct record_group *group, const char *name, const char *long_name, const char *formula)
 {
-    return record_quantity(group,
-                           &(struct quantity){.name = name, .units = "1", .long_name = long_name, .formula = formula});
+    return record_number(group, name, NULL, NULL, long_name, formula, NULL);
 }
 
 void observe_prepare(struct trainer *t)

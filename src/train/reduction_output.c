@@ -16,12 +16,7 @@ static const double SAME_VALUE = 1e-10; /* singular values that are counted as Ï
 static int quantity(struct record_group *g, const char *name, const char *long_name, const char *formula,
                     const char *first, const char *second)
 {
-    return record_quantity(g, &(struct quantity){.name = name,
-                                                 .units = "1",
-                                                 .long_name = long_name,
-                                                 .formula = formula,
-                                                 .reference = reference,
-                                                 .dims = {first, second}});
+    return record_number(g, name, first, second, long_name, formula, reference);
 }
 
 static int count(struct record_group *g, const char *name, const char *long_name, const char *dimension)

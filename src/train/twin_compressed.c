@@ -170,9 +170,7 @@ void compressed_archive(struct compressed *c, const struct dmat *like, struct ar
 
 static int quantity(struct record_group *g, const char *name, const char *long_name, const char *formula)
 {
-    return record_quantity(
-        g, &(struct quantity){
-               .name = name, .units = "1", .long_name = long_name, .formula = formula, .reference = reference});
+    return record_number(g, name, NULL, NULL, long_name, formula, reference);
 }
 
 void compressed_declare(struct twin *twin)

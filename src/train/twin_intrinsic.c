@@ -140,12 +140,7 @@ void intrinsic_twin_advance(struct twin *twin, double lr)
 static int quantity(struct record_group *g, const char *name, const char *long_name, const char *formula,
                     const char *dim)
 {
-    return record_quantity(g, &(struct quantity){.name = name,
-                                                 .units = "1",
-                                                 .long_name = long_name,
-                                                 .formula = formula,
-                                                 .reference = reference,
-                                                 .dims = {dim}});
+    return record_number(g, name, dim, NULL, long_name, formula, reference);
 }
 
 void intrinsic_twin_declare(struct twin *twin)
