@@ -583,6 +583,9 @@ class Optimizer:
         if self.kind == "momentum":
             self.v[i] = self.momentum * self.v[i] + g
             return self.v[i]
+        if self.kind == "nesterov":
+            self.v[i] = self.momentum * self.v[i] + g
+            return g + self.momentum * self.v[i]
         if self.kind == "rmsprop":
             self.v[i] = self.beta2 * self.v[i] + (1.0 - self.beta2) * g**2
             return g / (np.sqrt(self.v[i]) + self.epsilon)

@@ -72,6 +72,7 @@ CASES = {
     "momentum": case(train={"optimizer": "momentum"}),
     "momentum-options": case(train={"optimizer": "momentum", "momentum": 0.5, "weight_decay": 0.05, "lr": 0.3}),
     "momentum-batch": case(train={"optimizer": "momentum", "batch": 4, "lr": 0.02}),
+    "nesterov": case(train={"optimizer": "nesterov", "momentum": 0.5, "weight_decay": 0.05, "lr": 0.2}),
     "adam": case(train={"optimizer": "adam", "lr": 0.01}),
     "adam-options": case(CLASSES, {"bias": True}, loss=CROSS_ENTROPY,
                          train={"optimizer": "adam", "lr": 0.02, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3,

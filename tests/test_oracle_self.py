@@ -285,7 +285,7 @@ def test_optimizers_scalar():
     """One parameter, constant gradient g: closed forms of the first two updates."""
     layers = [oracle.Layer(1, 1, "linear", None, 1.0, True, 2.0)]
     g, lr, decay = 0.3, 0.01, 0.1
-    for kind, directions in [("gd", (g, g)), ("sgd", (g, g)), ("momentum", (g, 1.9 * g)),
+    for kind, directions in [("gd", (g, g)), ("sgd", (g, g)), ("momentum", (g, 1.9 * g)), ("nesterov", (1.9 * g, 2.71 * g)),
                              ("adam", (g / (g + 1e-8),) * 2),
                              ("rmsprop", tuple(g / (np.sqrt(v) * g + 1e-8) for v in (0.001, 0.001999)))]:
         parameters = oracle.Parameters([np.ones((1, 1))], None)

@@ -73,16 +73,22 @@ struct eigenpairs {
     int64_t n;        /* size of the operator */
     int nloc;         /* local entries of a vector */
     double *lambda;   /* [k] from the outermost inwards, the same on every rank; NaN where not converged; owned */
-    double *residual; /* [k] ‖A v − λ v‖ / scale, measured, not estimated; owned */
-    double *vectors;  /* [nloc × k] column-major, owned */
-    double *inner;    /* [nloc] about the eigenvector of `next`, from which the next solve's check goes on; owned */
+    double *residual; /* [k] ‖A v − λ v‖ / scale of products that were made, no estimate; owned */
+    double *vectors;  /* [nloc × k] column-major, owned; NULL before the first solve */
     int64_t *index;   /* [nloc] global index of every local entry; owned */
     double scale;     /* the largest modulus of an eigenvalue of A that was seen: what tolerances are relative to */
-    double next;   /* the next eigenvalue inwards, as far as the last check saw it (a bound from outside the bulk that
-                      gets no closer than the check looked); NaN if there is none */
-    int converged; /* number of outermost pairs that are converged */
-    int64_t products; /* products that the solver needed (the residual check is not counted) */
+    double next;      /* the next eigenvalue inwards, as far as the solve saw it (it may lie further outwards, but not
+                         beyond the last of the k); NaN if there is none */
+    int converged;    /* number of outermost pairs that are converged */
+    int64_t products; /* products that the solve took, all of them */
     bool filled;      /* holds a solution: the next solve starts from it */
+    /* For that start: projections of one random vector on the leading eigenvectors of the last solves, latest first. */
+    double *past[7]; /* [nloc] each, owned; NULL from `known` on */
+    int known;       /* how many there are */
+    int cut;         /* eigenvectors that they are projections on: k, or a few more to a larger gap */
+    int order;       /* degree of the polynomial that would have foretold the latest best, and its relative error */
+    double error;
+    int unseen; /* solves since the last look for missed pairs */
 };
 
 /* Local. Room for k eigenpairs of A (m = n), empty. k ≤ n. */
@@ -95,12 +101,25 @@ void eigenpairs_destroy(struct eigenpairs **E);
 void eigenpairs_archive(struct eigenpairs **pairs, const struct linop *A, int k, bool smallest, const char *name,
                         struct archive *archive);
 
-/* Collective on A->comm. Solves for the k outermost eigenpairs at that end by Krylov–Schur; warm-started from E if
- * E->filled: old pairs that still solve the problem are kept (one product each), else the iteration starts from their
- * sum, and where the new vectors hold most of that, the check for missed ones is a short one that goes on where the
- * last ended. Multiple eigenvalues are found with all their copies, as by krylov_svd. The tolerance is relative to the
- * largest modulus seen. Unconverged pairs are NaN and counted out of `converged`. Start vectors come from our own
- * generator by global index. */
+/* Collective on A->comm. Solves for the k outermost eigenpairs at that end by thick-restart Lanczos iteration (Wu,
+ * Simon, SIAM J. Matrix Anal. Appl. 22, 2000) in a basis of SLEPc's, which tests after every product. The tolerance is
+ * relative to the largest modulus seen. Multiple eigenvalues are found with all their copies: after it a look, Lanczos
+ * steps from a random vector orthogonal to the whole basis, until one that was missed would have shown.
+ *
+ * Residuals come from the products that the iteration made, each kept by its components along the basis, and agree
+ * with one fresh product with a combination of all pairs to a tenth of the tolerance; the difference is added to each.
+ * Where they do not agree, or a look has added vectors, every pair has a fresh product.
+ *
+ * Warm-started from E if E->filled. Old pairs that still solve the problem are kept, with one product each, and only
+ * the look is left. Else the start is foretold: Lanczos iteration takes one vector, and p outliers cost p products from
+ * a start in their span, so the start is the projection P g of one random vector g on the leading eigenvectors: it is
+ * smooth in time where single eigenvectors turn in each other's plane, and is extrapolated from the last solves by the
+ * polynomial that would have foretold the last one best. (It takes solves at equal distances; others cost products
+ * only.) A part of g of a tenth of the error expected brings in what rises. The look is then made in every tenth solve,
+ * and where an old vector is not in the new space or the next value behind the last was not seen again.
+ *
+ * Unconverged pairs are NaN and counted out of `converged`. Random vectors come from our own generator by global index.
+ */
 void krylov_eigen(const struct linop *A, const struct krylov_options *options, struct eigenpairs *E);
 
 /* Collective on A->comm. Lanczos quadrature of a symmetric operator from the start vector x (any length but 0): up to
@@ -110,8 +129,15 @@ void krylov_eigen(const struct linop *A, const struct krylov_options *options, s
  * space. */
 int krylov_quadrature(const struct linop *A, int steps, const double *x, double *nodes, double *weights);
 
-/* Local. Basis vectors that such a solve for k pairs of n takes where the options leave it to choose. */
+/* Local. Basis vectors that a solve for k pairs of n takes where the options leave it to choose. */
 int krylov_eigen_basis(int64_t n, int k);
+
+/* Local. Vectors of memory that such pairs hold between solves at most, and that a solve takes beside them (basis 0:
+ * chosen); a first solve takes k more, where the results are. */
+int krylov_eigen_kept(int k);
+
+/* Local. See there. */
+int krylov_eigen_work(int64_t n, int k, int basis);
 
 /* Collective on comm. Starts PETSc/SLEPc without any hidden input (no .petscrc, no options), once; and ends it. */
 void krylov_start(MPI_Comm comm);

@@ -1,6 +1,7 @@
 /* optimizer: one update of the parameters from a gradient. Weight decay λ is decoupled: W ← (1 − ηλ) W − η·direction.
  *   gd, sgd   direction g (gradient_flow has a step of its own: train/gradient_flow.h)
  *   momentum  v ← μ v + g,  direction v
+ *   nesterov  v ← μ v + g,  direction g + μ v
  *   rmsprop   v ← β₂ v + (1 − β₂) g²,  direction g/(√v + ε)
  *   adam      m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²,  direction m̂/(√v̂ + ε), with bias correction */
 #ifndef EIGENTRAIN_TRAIN_OPTIMIZER_H

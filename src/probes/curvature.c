@@ -117,14 +117,19 @@ static void read_solver(struct curvature *s, const struct probe *probe, const st
 #undef KEY
 }
 
-/* The heavy ball's μ. Adaptive rates, or rates of their own for layers, have no threshold that is known. */
-static double momentum_of(const struct setting *setting)
+/* Largest ηh at which descent on a parabola of curvature h does not diverge, without weight decay: 2 for plain descent,
+ * 2(1 + μ) for the heavy ball, 2(1 + μ)/(1 + 2μ) for Nesterov (the root −1 of the linear recursion). Adaptive
+ * rates, or rates of their own for layers, have none that is known. */
+static double stability_limit(const struct setting *setting)
 {
     const struct spec *spec = setting->spec;
     for (int l = 0; l < setting->model->depth; l++)
         if (setting->model->layer[l].trainable && setting->model->layer[l].lr_multiplier != 1) return NAN;
-    if (spec_is(spec, "train.optimizer", "momentum")) return spec_real(spec, "train.momentum");
-    return spec_is(spec, "train.optimizer", "gd") || spec_is(spec, "train.optimizer", "sgd") ? 0 : NAN;
+    const bool nesterov = spec_is(spec, "train.optimizer", "nesterov");
+    const double mu = nesterov || spec_is(spec, "train.optimizer", "momentum") ? spec_real(spec, "train.momentum") : 0;
+    if (nesterov) return 2 * (1 + mu) / (1 + 2 * mu);
+    if (spec_is(spec, "train.optimizer", "momentum")) return 2 * (1 + mu);
+    return spec_is(spec, "train.optimizer", "gd") || spec_is(spec, "train.optimizer", "sgd") ? 2 : NAN;
 }
 
 /* ---------------------------------------------------------------- creating */
@@ -179,7 +184,7 @@ static void create(struct probe *probe, const struct setting *setting, struct re
     s->which = (enum curvature_which)word_of(spec_text(spec, key), whiches);
     s->decay = spec_real(spec, "train.weight_decay");
     s->ridge = s->matrix == ROP_HESSIAN ? s->decay : 0;
-    s->momentum = momentum_of(setting);
+    s->limit = stability_limit(setting);
     read_block(s, probe, setting, problems);
     if (problems->count > before) return;
     read_solver(s, probe, setting, problems);
@@ -310,12 +315,13 @@ static void need(const struct probe *probe, const struct model *model, struct pr
     const struct curvature *s = probe->state;
     const int ends = s->which == CURVATURE_MAGNITUDE || s->which == CURVATURE_BOTH ? 2 : 1;
     const int basis = s->options.basis ? s->options.basis : krylov_eigen_basis(s->size, s->rank);
-    const int products = ends * (basis + 10 + s->rank);
+    const int products = ends * (basis + 10);
     need->passes = to_int((int64_t)ceil(products * product_over_pass(s, model))) + 3;
     const double share = (double)s->size / (double)model_parameters(model);
     const bool merged = s->which == CURVATURE_MAGNITUDE;
-    need->kept = share * (ends * (s->rank + 1) + (merged ? s->rank : 0) + (s->reference >= 0 ? s->rank : 0));
-    need->work = share * (basis + 6);
+    const int copies = (merged ? s->rank : 0) + (s->reference >= 0 ? s->rank : 0);
+    need->kept = share * (ends * krylov_eigen_kept(s->rank) + copies);
+    need->work = share * (krylov_eigen_work(s->size, s->rank, s->options.basis) + s->count);
     need->products = s->of == CURVATURE_TEST ? NEED_TEST : s->of == CURVATURE_BATCH ? NEED_BATCH : NEED_TRAIN;
     need->stays = true;
 }

@@ -75,9 +75,12 @@ static void declare_gradients(struct curvature *s, struct record_group *g)
     if (!curvature_is_sharpness(s)) return;
     s->q_sharpness = record_number(g, "sharpness", NULL, NULL, "largest eigenvalue of the loss's Hessian",
                                    "theta_1 with weight decay", COHEN);
-    s->q_threshold = record_number(
-        g, "stability_threshold", NULL, NULL, "sharpness at which descent with this learning rate is marginally stable",
-        "(2 - eta lambda) (1 + mu) / eta + lambda, mu of the heavy ball, lambda the decay", COHEN);
+    s->q_threshold = record_number(g, "stability_threshold", NULL, NULL,
+                                   "sharpness at which descent with this learning rate is marginally stable",
+                                   "(2 - eta lambda) c / eta + lambda, lambda the decay; c = 1, 1 + mu with the heavy "
+                                   "ball, (1 + mu)/(1 + 2 mu) with "
+                                   "Nesterov's momentum",
+                                   COHEN);
     s->q_ratio = record_number(g, "stability_ratio", NULL, NULL, "sharpness over that threshold", NULL, COHEN);
     s->q_increase = record_number(
         g, "loss_increase_share", NULL, NULL,

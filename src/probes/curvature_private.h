@@ -33,7 +33,7 @@ struct curvature {
     int64_t reference; /* step */
     double ridge;      /* on the diagonal of the Hessian */
     double decay;      /* of the weights, whatever the matrix */
-    double momentum;   /* of the heavy ball; NaN: no threshold is known for the optimizer */
+    double limit;      /* of ηh, at which descent is marginally stable; NaN: not known for the optimizer */
 
     struct rop *rop;           /* owned; NULL for `plan` */
     struct linop *A;           /* owned; likewise */

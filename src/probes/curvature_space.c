@@ -148,9 +148,9 @@ static void put_pairs(const struct curvature *s, const struct probe *probe)
 static void put_sharpness(const struct curvature *s, const struct probe *probe, const struct moment *moment)
 {
     const double sharpness = s->end[0]->lambda[0];
-    const double threshold = (2 - moment->lr * s->decay) * (1 + s->momentum) / moment->lr + s->ridge;
+    const double threshold = (1 - moment->lr * s->decay / 2) * s->limit / moment->lr + s->ridge;
     record_put_at(probe->group, s->q_sharpness, 0, sharpness);
-    if (!(moment->lr > 0) || isnan(s->momentum)) return;
+    if (!(moment->lr > 0) || isnan(s->limit)) return;
     record_put_at(probe->group, s->q_threshold, 0, threshold);
     record_put_at(probe->group, s->q_ratio, 0, sharpness / threshold);
 }

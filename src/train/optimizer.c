@@ -6,32 +6,47 @@
 #include <math.h>
 #include <string.h>
 
-enum rule { RULE_PLAIN, RULE_MOMENTUM, RULE_RMSPROP, RULE_ADAM };
+enum rule { RULE_PLAIN, RULE_MOMENTUM, RULE_NESTEROV, RULE_RMSPROP, RULE_ADAM };
+
+static const struct {
+    const char *name;
+    enum rule rule;
+    bool first, second; /* arrays that the rule keeps */
+} rules[] = {{"gd", RULE_PLAIN, false, false},           {"sgd", RULE_PLAIN, false, false},
+             {"momentum", RULE_MOMENTUM, true, false},   {"nesterov", RULE_NESTEROV, true, false},
+             {"rmsprop", RULE_RMSPROP, false, true},     {"adam", RULE_ADAM, true, true},
+             {"gradient_flow", RULE_PLAIN, false, false}};
 
 struct optimizer {
     enum rule rule;
     double weight_decay, momentum, beta1, beta2, epsilon;
     int64_t steps;         /* updates made: for Adam's bias correction */
-    struct params *first;  /* v of momentum, m of Adam; owned, or NULL */
+    struct params *first;  /* v of momentum and Nesterov, m of Adam; owned, or NULL */
     struct params *second; /* v of RMSprop and Adam; owned, or NULL */
 };
+
+static int rule_of(const struct spec *spec)
+{
+    const char *name = spec_text(spec, "train.optimizer");
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+        if (strcmp(name, rules[i].name) == 0) return (int)i;
+    bug("no rule of the optimizer %s", name);
+}
 
 struct optimizer *optimizer_create(const struct model *model, const struct spec *spec)
 {
     struct optimizer *o = NEW(struct optimizer, 1);
-    const char *name = spec_text(spec, "train.optimizer");
+    const int i = rule_of(spec);
+    o->rule = rules[i].rule;
     o->weight_decay = spec_real(spec, "train.weight_decay");
-    if (strcmp(name, "momentum") == 0) {
-        o->rule = RULE_MOMENTUM;
-        o->momentum = spec_real(spec, "train.momentum");
-    } else if (strcmp(name, "rmsprop") == 0 || strcmp(name, "adam") == 0) {
-        o->rule = strcmp(name, "adam") == 0 ? RULE_ADAM : RULE_RMSPROP;
-        if (o->rule == RULE_ADAM) o->beta1 = spec_real(spec, "train.beta1");
+    if (o->rule == RULE_MOMENTUM || o->rule == RULE_NESTEROV) o->momentum = spec_real(spec, "train.momentum");
+    if (o->rule == RULE_ADAM) o->beta1 = spec_real(spec, "train.beta1");
+    if (rules[i].second) {
         o->beta2 = spec_real(spec, "train.beta2");
         o->epsilon = spec_real(spec, "train.epsilon");
     }
-    if (o->rule == RULE_MOMENTUM || o->rule == RULE_ADAM) o->first = params_create(model);
-    if (o->rule == RULE_RMSPROP || o->rule == RULE_ADAM) o->second = params_create(model);
+    if (rules[i].first) o->first = params_create(model);
+    if (rules[i].second) o->second = params_create(model);
     return o;
 }
 
@@ -60,8 +75,8 @@ const struct params *optimizer_velocity(const struct optimizer *optimizer)
 
 int optimizer_arrays(const struct spec *spec)
 {
-    const char *name = spec_text(spec, "train.optimizer");
-    return strcmp(name, "adam") == 0 ? 2 : strcmp(name, "momentum") == 0 || strcmp(name, "rmsprop") == 0;
+    const int i = rule_of(spec);
+    return rules[i].first + rules[i].second;
 }
 
 /* One layer, n local elements. Each rule is one pass over memory. */
@@ -71,7 +86,7 @@ static void update(const struct optimizer *o, int64_t n, double *restrict w, con
     const double keep = 1 - lr * o->weight_decay, t = (double)o->steps;
     const double correct1 = 1 / (1 - pow(o->beta1, t)), correct2 = 1 / (1 - pow(o->beta2, t));
     ensure(o->rule == RULE_PLAIN || o->rule == RULE_RMSPROP || first);
-    ensure(o->rule == RULE_PLAIN || o->rule == RULE_MOMENTUM || second);
+    ensure((o->rule != RULE_RMSPROP && o->rule != RULE_ADAM) || second);
     switch (o->rule) {
     case RULE_PLAIN:
         for (int64_t i = 0; i < n; i++) w[i] = keep * w[i] - lr * g[i];
@@ -80,6 +95,12 @@ static void update(const struct optimizer *o, int64_t n, double *restrict w, con
         for (int64_t i = 0; i < n; i++) {
             first[i] = o->momentum * first[i] + g[i];
             w[i] = keep * w[i] - lr * first[i];
+        }
+        break;
+    case RULE_NESTEROV:
+        for (int64_t i = 0; i < n; i++) {
+            first[i] = o->momentum * first[i] + g[i];
+            w[i] = keep * w[i] - lr * (g[i] + o->momentum * first[i]);
         }
         break;
     case RULE_RMSPROP:

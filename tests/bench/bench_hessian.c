@@ -202,6 +202,7 @@ int main(int argc, char **argv)
 {
     launch_prepare(argv);
     MPI_Init(&argc, &argv);
+    memory_start();
     krylov_start(MPI_COMM_WORLD);
     const bool right = argc == 3 || argc == 4;
     int size;

@@ -105,6 +105,7 @@ static void check_pairs(const struct linop *A, const struct eigenpairs *E)
         for (int k = 0; k < A->nloc; k++) y[k] -= E->lambda[i] * v[k];
         const double residual = sqrt(dot(A->nloc, y, y));
         assert_true(residual <= 1e-9 * scale && E->residual[i] <= 1e-9);
+        assert_true(E->residual[i] * scale >= residual - 1e-13 * scale); /* not smaller than it is */
         for (int j = 0; j <= i; j++) assert_close(dot(A->nloc, v, E->vectors + (int64_t)j * A->nloc), i == j, 1e-10);
     }
     memory_free(y);
@@ -213,6 +214,41 @@ static void quadratures(void **state)
     linop_destroy(&A);
 }
 
+/* Ten eigenvectors that turn a little from solve to solve, into others of the 400: E->products of the last of twelve.
+ */
+static int follow(bool track, int solves)
+{
+    struct eigenpairs *E = NULL;
+    int64_t products = 0;
+
+    for (int t = 0; t < solves; t++) {
+        struct linop *A = known_operator(400, falling, 1);
+        struct known *known = A->context;
+        double *turn = NEW(double, A->nloc);
+        for (int i = 0; i < A->nloc; i++) turn[i] = random_normal(2, 5, (uint64_t)index_of(A, i)) / 20;
+        for (int i = 0; i < A->nloc; i++) known->w[i] += 0.02 * sin(0.2 * t) * turn[i];
+        const double length = sqrt(dot(A->nloc, known->w, known->w));
+        for (int i = 0; i < A->nloc; i++) known->w[i] /= length;
+        if (!E) E = eigenpairs_create(A, 10, false);
+        E->filled = E->filled && track;
+        krylov_eigen(A, &options, E);
+        check_pairs(A, E);
+        products = E->products;
+        memory_free(turn);
+        linop_destroy(&A);
+    }
+    eigenpairs_destroy(&E);
+    return (int)products;
+}
+
+static void tracked(void **state)
+{
+    const int cold = follow(false, 1), second = follow(true, 2), ninth = follow(true, 9);
+
+    (void)state;
+    assert_true(second < cold && ninth < second && 3 * ninth < 2 * cold);
+}
+
 /* What was saved starts the next solve exactly as what was kept. */
 static void archived(void **state)
 {
@@ -221,6 +257,7 @@ static void archived(void **state)
     struct eigenpairs *E = eigenpairs_create(A, 5, false), *F = NULL;
 
     (void)state;
+    for (int t = 0; t < 4; t++) krylov_eigen(t % 2 ? A : B, &options, E); /* there is a past */
     krylov_eigen(A, &options, E);
     struct archive *archive = archive_save(MPI_COMM_WORLD, scratch_file("pairs.h5"), "test", &problems);
     eigenpairs_archive(&E, A, 5, false, "pairs", archive);
@@ -257,10 +294,8 @@ static void unconverged(void **state)
 }
 
 static const struct CMUnitTest eigen_tests[] = {
-    cmocka_unit_test(known_spectra),
-    cmocka_unit_test(quadratures),
-    cmocka_unit_test(archived),
-    cmocka_unit_test(unconverged),
+    cmocka_unit_test(known_spectra), cmocka_unit_test(quadratures), cmocka_unit_test(tracked),
+    cmocka_unit_test(archived),      cmocka_unit_test(unconverged),
 };
 
 static void start(MPI_Comm comm)

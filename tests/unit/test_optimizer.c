@@ -110,6 +110,8 @@ static void optimizers_on(struct grid *grid)
     check_optimizer(grid, "optimizer: gd", (const double[]){2, -1}, 0);
     check_optimizer(grid, "optimizer: sgd, batch: 3", (const double[]){2, -1}, 0);
     check_optimizer(grid, "optimizer: momentum, momentum: 0.75", (const double[]){2, 0.75 * 2 - 1}, 1);
+    check_optimizer(grid, "optimizer: nesterov, momentum: 0.5", (const double[]){2 + 0.5 * 2, -1 + 0.5 * (0.5 * 2 - 1)},
+                    1);
     check_optimizer(grid, "optimizer: rmsprop, beta2: 0.75, epsilon: 1e-3",
                     (const double[]){2 / (sqrt(v1) + e), -1 / (sqrt(v2) + e)}, 1);
     check_optimizer(grid, "optimizer: adam, beta1: 0.5, beta2: 0.75, epsilon: 1e-3",
