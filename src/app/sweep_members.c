@@ -154,8 +154,9 @@ struct spec *sweep_spec(const struct sweep *sweep, int member, struct problems *
 static void guess_ends(const struct spec *spec, double *features, double *outputs)
 {
     const bool images = spec_is(spec, "data.kind", "fashion_mnist") || spec_is(spec, "data.kind", "idx");
+    const bool chosen = images && !spec_is(spec, "data.only", "all");
     *features = 784;
-    *outputs = images ? (double)spec_int(spec, "data.classes") : 10;
+    *outputs = chosen ? spec_count(spec, "data.only") : images ? (double)spec_int(spec, "data.classes") : 10;
     if (spec_is(spec, "data.kind", "gaussian")) {
         *features = (double)spec_int(spec, "data.features");
         *outputs = (double)spec_int(spec, "data.outputs");
