@@ -5,6 +5,7 @@
 #   make reproduce  every study at its small size, and a page about what holds of five papers (FULL=1: published sizes, days)
 #   make check      lint and tests (SAN=1: with the address and undefined-behaviour sanitizers)
 #   make bench      speed beside the machine's limit and beside other programs, in one run (STUDIES="step svd": a part)
+#   make bench-compare OLD=old.json   what became slower or faster since that older build/bench.json
 #   make lint       floors, one library per room, contract comments, cppcheck, clang-tidy, format
 #   make info       the resolved flags and versions
 #   make install    PREFIX=/usr/local
@@ -129,7 +130,7 @@ V ?= 0
 say = $(if $(filter 1,$(V)),,@echo "  $(1)"; )
 
 # ---------------------------------------------------------------- build
-.PHONY: all demo reproduce check check-all bench lint format info install clean help unit FORCE
+.PHONY: all demo reproduce check check-all bench bench-compare lint format info install clean help unit FORCE
 all: $(BUILD)/eigentrain
 
 $(BUILD)/flags: FORCE | $(BUILD)
@@ -181,6 +182,11 @@ bench: $(BUILD)/.packages-bench
 	@$(MAKE) --no-print-directory -j$(NPROC) all $(BENCHES)
 	@$(find_python); $$python tests/bench/bench.py --build $(BUILD) --mpirun '$(if $(filter 1,$(NPROC)),$(MPIRUN),mpirun)' --studies $(STUDIES)
 
+# `make bench-compare OLD=old.json`, or `make bench-compare old.json`.
+OLD ?= $(filter %.json,$(MAKECMDGOALS))
+bench-compare:
+	@$(find_python); $$python tests/bench/compare.py '$(OLD)' $(BUILD)/bench.json
+
 lint: $(BUILD)/.packages-check
 	@$(find_python); $$python tests/lint.py --flags '$(ALL_CFLAGS)'
 format:
@@ -199,4 +205,4 @@ install: all
 clean:
 	rm -rf build
 help:
-	@sed -n '3,15s/^# \{0,1\}//p' Makefile
+	@sed -n '3,16s/^# \{0,1\}//p' Makefile

@@ -15,7 +15,7 @@ import sys
 import numpy as np
 
 from draw_sweep import DRAWERS
-from published import Compared, compared_run, draw_values, entries, print_table, same
+from published import Compared, compared_members, compared_run, draw_values, entries, print_table, same
 from quantities import quantities
 from runs import RunError, for_each
 from style import GREY, STYLE, colours, headline, plt, save, sentence
@@ -239,6 +239,7 @@ def compared_sweep(sweep, runs, chosen):
         key = sweep.keys[0]
         ours = [[value for member, value in known if same(member.parameters[key], place)] for place in entry.at]
         rows.append(Compared(entry, np.array([np.mean(values) if values else np.nan for values in ours])))
+    rows += compared_members(sweep.study, runs)
     for member, run in zip(sweep.members, runs):
         rows += compared_run(run, member.name) if run else []
     return rows

@@ -5,6 +5,14 @@ sweeps), and the value: a number, several, or a `range`. Of a run it names a `qu
 selects by coordinates (`select`; a step that is left out is the last one). Of a sweep it names a `figure` of collect.py and
 says at which values (`at`) of the horizontal axis. Ours holds if it is in the range, or differs from the value by no more than
 `tolerance` (relative; absolute where the value is 0); what is known about a difference stands in `note`.
+
+In `select` a coordinate, or several, chooses; "sum", "mean", "squares" (their sum), "largest", "modulus" (the largest one)
+or "median" takes all of that dimension together, {"median": [from, to]} those between. `only` masks by another quantity:
+{"quantity": …, "above": modulus}.
+`per` divides by another quantity of the same run: {"quantity": …, "select": …}. With `members` an entry is of all members of a
+sweep that `where` chooses ({"any": […]}: one of several values): "mean", "least", "most", "share" of those that have the value
+`equals`, or "slope", the power of the swept key `against`; `over` divides by the same of other members, which differ from the
+first in these keys.
 """
 from dataclasses import dataclass, field
 import json
@@ -30,6 +38,12 @@ class Published:
     figure: str = ""
     where: dict = field(default_factory=dict)
     select: dict = field(default_factory=dict)
+    only: dict = field(default_factory=dict)
+    per: dict = field(default_factory=dict)
+    members: str = ""
+    equals: float = None
+    against: str = ""
+    over: dict = field(default_factory=dict)
     at: list = field(default_factory=list)
     value: object = None
     range: list = None
@@ -65,41 +79,79 @@ def entries(name):
 
 
 def entries_of_run(run):
-    """What is published of this run and was measured in it."""
-    return [entry for entry in entries(study(run.input)) if entry.quantity and known(run, entry)
-            and all(same(run.setting(key), value) for key, value in entry.where.items())]
+    """What is published of this run by itself and was measured in it."""
+    return [entry for entry in entries(study(run.input)) if entry.quantity and not entry.members and known(run, entry)
+            and chosen(run, entry.where)]
+
+
+def chosen(run, where):
+    """Whether the run has these settings; {"any": […]}: one of several values."""
+    return all(any(same(run.setting(key), each) for each in (value["any"] if isinstance(value, dict) else [value]))
+               for key, value in where.items())
 
 
 def known(run, entry):
-    group, _, name = entry.quantity.partition("/")
-    return group in run.groups and run.groups[group].measured(name)
+    """Whether everything was measured that the entry names."""
+    names = [each for each in (entry.quantity, entry.only.get("quantity"), entry.per.get("quantity")) if each]
+    groups = [(run.groups.get(group), name) for group, _, name in (each.partition("/") for each in names)]
+    return all(group is not None and group.measured(name) for group, name in groups)
+
+
+def single(text):
+    """A list of one is its element: for each layer the same, say."""
+    return text[0] if isinstance(text, (list, tuple)) and len(text) == 1 else text
 
 
 def same(text, value):
-    """A list of one is its element: for each layer the same, say."""
-    if isinstance(text, (list, tuple)) and len(text) == 1:
-        text = text[0]
+    text = single(text)
     try:
         return float(text) == float(value)
     except (TypeError, ValueError):
         return str(text) == str(value)
 
 
+# ---------------------------------------------------------------- the numbers of a run
+TOGETHER = {"sum": np.nansum, "mean": np.nanmean, "squares": lambda values, axis: np.nansum(values**2, axis), "largest": np.nanmax,
+            "median": np.nanmedian, "modulus": lambda values, axis: np.nanmax(np.abs(values), axis)}
+OF_MEMBERS = {"mean": lambda values: np.nanmean(values, axis=0), "least": np.nanmin, "most": np.nanmax}
+
+
 def ours(run, entry):
     """The numbers of the run where the entry has its own; NaN where there are none."""
-    group, _, name = entry.quantity.partition("/")
+    values = read(run, entry.quantity, entry.select, entry.only)
+    if entry.per:
+        below = read(run, entry.per["quantity"], entry.per.get("select", {}))
+        values = np.divide(values, below, out=np.full(np.broadcast_shapes(values.shape, below.shape), np.nan), where=below != 0)
+    return values
+
+
+def read(run, quantity, select, only=None):
+    group, _, name = quantity.partition("/")
     variable = run.groups[group].variable(name)
     values = variable.values.astype(float)
+    if only:
+        large = np.abs(read(run, only["quantity"], select)) > only["above"]
+        values = np.where(large, values, np.nan) if large.size > 1 else values if large else np.full_like(values, np.nan)
     for axis, dim in reversed(list(enumerate(variable.dims))):
-        if dim in entry.select:
-            wanted = np.atleast_1d(entry.select[dim])
-            coordinates = run.groups[group][dim].tolist()
-            positions = [coordinates.index(each) if each in coordinates else -1 for each in wanted]
-            values = np.take(values, positions, axis)
-            values[(slice(None),) * axis + (np.array(positions) < 0,)] = np.nan
-    if "step" not in entry.select and variable.dims[0].endswith("step"):
+        if dim in select:
+            values = take(values, axis, run.groups[group][dim], select[dim])
+    if variable.dims[0].endswith("step") and variable.dims[0] not in select:
         values = values[last_measured(values)]
     return np.ravel(values)
+
+
+def take(values, axis, coordinates, wanted):
+    """The chosen coordinates of a dimension, or what stands for all of them."""
+    if isinstance(wanted, dict):
+        (wanted, (first, last)), = wanted.items()
+        values = np.compress((coordinates >= first) & (coordinates <= last), values, axis)
+    if isinstance(wanted, str):
+        return np.expand_dims(TOGETHER[wanted](values, axis=axis), axis)
+    wanted, coordinates = np.atleast_1d(wanted), coordinates.tolist()
+    positions = [coordinates.index(each) if each in coordinates else -1 for each in wanted]
+    values = np.take(values, positions, axis)
+    values[(slice(None),) * axis + (np.array(positions) < 0,)] = np.nan
+    return values
 
 
 @dataclass
@@ -136,6 +188,41 @@ class Compared:
 
 def compared_run(run, name=""):
     return [Compared(entry, ours(run, entry), name) for entry in entries_of_run(run)]
+
+
+# ---------------------------------------------------------------- the members of a sweep together
+def compared_members(name, runs):
+    """Of the study with that name: what is said of several members at once."""
+    runs = [run for run in runs if run is not None]
+    rows = []
+    for entry in entries(name):
+        there = [run for run in runs if entry.members and known(run, entry)]
+        if there:
+            rows.append(Compared(entry, together(there, entry)))
+    return rows
+
+
+def together(runs, entry):
+    found = [run for run in runs if chosen(run, entry.where)]
+    if not found:
+        return np.full(1, np.nan)
+    values = summary(found, entry)
+    if entry.over:
+        below = [run for run in runs if chosen(run, {**entry.where, **entry.over})]
+        values = values / summary(below, entry) if below else np.full(1, np.nan)
+    return values
+
+
+def summary(runs, entry):
+    values = np.array([ours(run, entry) for run in runs])
+    if entry.members == "share":
+        return np.atleast_1d(np.mean(values == entry.equals))
+    if entry.members == "slope":
+        places = np.log([float(single(run.setting(entry.against))) for run in runs])
+        return np.atleast_1d(np.polyfit(places, np.log(values[:, 0]), 1)[0])
+    if not np.isfinite(values).any():
+        return np.full(1, np.nan)
+    return np.atleast_1d(OF_MEMBERS[entry.members](values))
 
 
 def print_table(rows):

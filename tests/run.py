@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Runs all tests: python tests/run.py --build build --mpirun 'mpirun --oversubscribe' [--all] [-k WORD]
 
-In this order: the lint as one test; each unit test on each number of ranks that the first line of its source declares;
-the Python tests. One line a test as it goes, the output of failures at the end, then `N passed, N failed`. Exit code 1
-on a failure or if nothing ran. With CI=true nothing may be skipped.
+First the lint as one test, and beside it each unit test on each number of ranks that the first line of its source
+declares; then the Python tests. Two at a time, one line a test as it ends, the output of failures at the end, then
+`N passed, N failed`. Exit code 1 on a failure or if nothing ran. With CI=true nothing may be skipped.
 """
 import argparse
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+import functools
 import os
 from pathlib import Path
 import re
@@ -21,9 +23,9 @@ import xml.etree.ElementTree as ElementTree
 
 TESTS = Path(__file__).resolve().parent
 LINT_TIMEOUT = 600
-UNIT_TIMEOUT = 120
+UNIT_TIMEOUT = 300
 PYTEST_TIMEOUT = {False: 3600, True: 4 * 3600}  # with --all; a single test has its own, shorter one
-PROCESSES = 2  # that run Python tests; most tests have one or two ranks
+PROCESSES = 2  # tests at a time; most have one or two ranks
 GRACE = 5  # seconds between asking and killing
 SKIPPED = 77  # exit code by which a unit test says that the machine lacks what it needs
 NO_TESTS_COLLECTED = 5  # pytest's exit code
@@ -42,8 +44,12 @@ def child_environment(**more):
     """What every child gets: no locale assumed, root allowed to run Open MPI."""
     return {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "LC_ALL": "C",
             "PYTHONUTF8": "1",
-            # Two tests run at a time: ranks are not tied to cores, where they would meet on the first, nor threaded.
-            "OMPI_MCA_hwloc_base_binding_policy": "none",
+            # Two tests run at a time: ranks are not tied to cores, where they would meet on the first, nor threaded,
+            # and who waits for a message leaves the core to who computes.
+            "OMPI_MCA_hwloc_base_binding_policy": "none", "OMPI_MCA_mpi_yield_when_idle": "1",
+            # mpirun sleeps so many seconds, twice, after an exit code that is not 0; all ranks have ended MPI by then.
+            "OMPI_MCA_odls_base_sigkill_timeout": "0",
+            "OMPI_MCA_ess_singleton_isolated": "1",  # one rank without mpirun starts no daemon for itself
             "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),
             # Open MPI and PETSc do not free everything at their end; memory errors are what SAN=1 is after.
             "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "detect_leaks=0"), **more}
@@ -126,7 +132,7 @@ def run_lint(build):
 
 
 def unit_tests(build, mpirun, word):
-    """Yields (name, function that runs it)."""
+    """Yields functions that run one each."""
     for source in sorted((TESTS / "unit").glob("test_*.c")):
         first = source.read_text(encoding="utf-8").partition("\n")[0]
         declared = re.fullmatch(r"/\* ranks: ([\d ]+)\*/", first.strip())
@@ -134,7 +140,7 @@ def unit_tests(build, mpirun, word):
         for ranks in declared[1].split() if declared else ["?"]:
             name = f"unit {source.stem} -n {ranks}"
             if word in name:
-                yield run_unit(name, source, binary, mpirun, ranks)
+                yield functools.partial(run_unit, name, source, binary, mpirun, ranks)
 
 
 def run_unit(name, source, binary, mpirun, ranks):
@@ -147,11 +153,27 @@ def run_unit(name, source, binary, mpirun, ranks):
 
 def timed(name, command, timeout, cwd):
     start = time.monotonic()
-    done = execute(command, timeout, cwd=cwd)
+    # Runs of Open MPI that share a temporary folder disturb each other when they tidy it up.
+    with tempfile.TemporaryDirectory(prefix="u", ignore_cleanup_errors=True) as own:
+        done = execute(command, timeout, cwd=cwd, env=child_environment(TMPDIR=own))
     outcome = {0: "passed", SKIPPED: "skipped"}.get(done.returncode, "failed")
     ending = f"no end within {timeout} s" if done.returncode is None else f"exit code {done.returncode}"
     return Result(name, outcome, time.monotonic() - start,
                   f"$ {shlex.join(command)}\n{done.stdout}{done.stderr}[{ending}]\n")
+
+
+def side_by_side(functions):
+    """Yields the results of functions as they end, PROCESSES at a time. An interruption ends what they have started."""
+    pool = ThreadPoolExecutor(PROCESSES)
+    try:
+        for future in as_completed([pool.submit(function) for function in functions]):
+            yield future.result()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        send(signal.SIGKILL, descendants(os.getpid()))
+        raise
+    finally:
+        pool.shutdown()
 
 
 def run_pytest(build, mpirun, word, everything, scratch):
@@ -219,10 +241,8 @@ def conclude(results):
 
 def run_all(options, scratch):
     results = []
-    if options.k in "lint":
-        results.append(run_lint(options.build))
-        print_line(results[-1])
-    for result in unit_tests(options.build, options.mpirun, options.k):
+    lint = [functools.partial(run_lint, options.build)] if options.k in "lint" else []
+    for result in side_by_side([*lint, *unit_tests(options.build, options.mpirun, options.k)]):
         print_line(result)
         results.append(result)
     return results + run_pytest(options.build, options.mpirun, options.k, options.all, scratch)

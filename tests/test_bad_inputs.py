@@ -723,10 +723,8 @@ def start(row, eigentrain, mpirun, folder, ranks=1):
     before = contents(folder)
     words = row.words if row.words is not None else ("run", "input.yaml", "--out", "out", *row.args)
     launcher = [*mpirun, "-n", str(ranks)] if ranks > 1 else []
-    isolated = {} if ranks > 1 else {"OMPI_MCA_ess_singleton_isolated": "1"}  # no daemon for a single process: faster
     with tempfile.TemporaryDirectory(prefix="r") as own:  # mpiruns that start at the same time quarrel over one
-        done = execute([*launcher, str(eigentrain), *words], TIMEOUT, cwd=folder,
-                       env=child_environment(TMPDIR=own, **isolated))
+        done = execute([*launcher, str(eigentrain), *words], TIMEOUT, cwd=folder, env=child_environment(TMPDIR=own))
     assert done.returncode is not None, f"still running after {TIMEOUT} s\n{done.stdout}{done.stderr}"
     head = "eigentrain: "
     messages = [line.removeprefix(head) for line in done.stderr.splitlines() if line.startswith(head)]

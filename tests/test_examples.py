@@ -1,4 +1,5 @@
-"""The examples of the READMEs, followed to the letter in a copy of the project: a probe, an activation, a figure, a study."""
+"""The examples of the READMEs, followed to the letter in a copy of the project: a probe, an activation, a data source, a figure, a
+study."""
 import os
 from pathlib import Path
 import re
@@ -35,7 +36,7 @@ def follow(readme, tree):
 def test_examples_of_the_readmes(mpirun, tmp_path):
     tree = tmp_path / "copy"
     shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", "build", "runs", "__pycache__", ".hypothesis"))
-    assert follow("src/README.md", tree) == (["src/probes/norms.c"], 10)
+    assert follow("src/README.md", tree) == (["src/probes/norms.c", "src/net/spirals.c", "inputs/spirals.yaml"], 23)
     assert follow("postprocess/README.md", tree) == (["postprocess/draw/norms.py"], 0)
     assert follow("inputs/README.md", tree) == (["inputs/growth.yaml"], 0)
     done = subprocess.run(["make", "-C", str(tree), "-j2", "INSTALL=0", "BUILD=build", "all"], capture_output=True, text=True, timeout=600,
@@ -52,3 +53,21 @@ def test_examples_of_the_readmes(mpirun, tmp_path):
     assert done.returncode == 0, done.stderr
     done = execute([sys.executable, "postprocess/plot.py", "out", "--only", "norms"], 120, cwd=tree)
     assert done.returncode == 0 and (tree / "out" / "figures" / "norms.png").stat().st_size > 5000, done.stderr
+    check_data_source(mpirun, program, tree)
+
+
+def check_data_source(mpirun, program, tree):
+    """The same samples on any number of ranks, and a network that learns them; `plan` knows the source, too."""
+    ends = []
+    for ranks in (1, 2, 4):
+        out = f"spirals{ranks}"
+        done = execute([*mpirun, "-n", str(ranks), program, "run", "inputs/spirals.yaml", "--out", out], 120, cwd=tree, env=child_environment())
+        assert done.returncode == 0, done.stderr
+        with h5py.File(tree / out / "metrics.h5") as metrics:
+            ends.append([metrics[f"train/{name}"][-1] for name in ("loss", "train_accuracy", "test_accuracy")])
+    np.testing.assert_allclose(ends, [ends[0]] * 3, rtol=1e-8)
+    assert min(ends[0][1:]) > 0.9 and ends[0][0] < 0.3, ends[0]
+    done = execute([program, "plan", "inputs/spirals.yaml", "--ranks", "4"], 120, cwd=tree, env=child_environment())
+    assert done.returncode == 0, done.stderr
+    done = execute([program, "run", "inputs/spirals.yaml", "--out", "no", "--set", "data.turns=-1"], 120, cwd=tree, env=child_environment())
+    assert done.returncode != 0 and "data.turns" in done.stderr

@@ -54,8 +54,9 @@ def open_with_xarray(path):
                     assert variable.attrs.get("long_name"), f"{group}/{name} has no long_name"
 
 
-def test_all_ranks_see_the_fast_kernel(run):
+def test_all_ranks_see_the_fast_kernel(run, monkeypatch):
     """Started by mpirun or plainly: the BLAS kernel of the CPU, not OpenBLAS's fallback, and one thread a core."""
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)  # conftest.py has set it
     text = "data: {kind: gaussian, features: 3, outputs: 2, train: 4}\nmodel: {depth: 1}\ntrain: {steps: 1}\n"
     flags = set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split())
     for ranks in (1, 2):

@@ -1,23 +1,17 @@
 """Figures of Gaussian mixtures, of small runs and sweeps: that they are drawn, with all that was measured."""
-import os
-from pathlib import Path
-import sys
-
 import pytest
 
-from run import execute
+from drawing import draw_here
 from test_mixtures import check, kgmm, xor
 
-POSTPROCESS = Path(__file__).resolve().parent.parent / "postprocess"
 BLOCKS = """  - {kind: curvature, name: hessian_1, block: 1, unit: 1, rank: 2, every: 20}
   - {kind: curvature, name: gradient_1, operator: g, block: 1, unit: 1, rank: 2, every: 20}
 snapshot:"""
 
 
-def drawn(script, folder):
-    """Names of the figures of mixtures that a script draws without a word of complaint."""
-    done = execute([sys.executable, str(POSTPROCESS / script), str(folder)], 120,
-                   env={**os.environ, "MPLBACKEND": "Agg", "PYTHONUTF8": "1"})
+def drawn(program, folder):
+    """Names of the figures of mixtures that a program draws without a word of complaint."""
+    done = draw_here(program, folder)
     assert done.returncode == 0 and not done.stderr, done.stderr
     return sorted(path.stem for path in (folder / "figures").glob("mixture*.png") if path.stat().st_size > 5000)
 
@@ -29,7 +23,7 @@ def drawn(script, folder):
     (xor(kind="binary_mixture").replace("snapshot:", BLOCKS), ["mixture_last_layer", "mixture_planes"])],
     ids=["blocks", "course", "xor", "binary"])
 def test_runs(run, text, figures):
-    assert drawn("plot.py", check(run(text)).dir) == figures
+    assert drawn("plot", check(run(text)).dir) == figures
 
 
 @pytest.mark.parametrize("text, keys, figures", [
@@ -42,4 +36,4 @@ def test_sweeps(command, tmp_path, text, keys, figures):
     path = tmp_path / "input.yaml"
     path.write_text(f"{text}sweep: {{{keys}}}\n", encoding="utf-8")
     check(command("sweep", path, "--out", tmp_path / "out"))
-    assert drawn("collect.py", tmp_path / "out") == figures
+    assert drawn("collect", tmp_path / "out") == figures

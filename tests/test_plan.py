@@ -1,4 +1,5 @@
 """plan: what it says, its memory beside that of real runs, and what it refuses. Times are compared in bench/bench.py."""
+import json
 import re
 
 import h5py
@@ -137,7 +138,37 @@ def test_two_ranks_planned_by_one(plan):
     assert peak(alone.stdout) == pytest.approx(peak(together.stdout), rel=0.1)
 
 
+def test_a_given_network_between_the_nodes(plan):
+    """Latency and bandwidth take the place of measured ones; one process plans thousands of ranks."""
+    done = plan(FULL, "--ranks", "4096", "--latency", "2e-6", "--bandwidth", "1e10")
+    assert done.returncode == 0, done.stderr
+    assert "messages: 2 us and 10 GB/s, both given" in done.stdout
+    efficiency = re.search(r"predicted efficiency of a step: ([\d.]+) % of 4096 ranks \(([\d.e-]+) s, one rank .* ([\d.e-]+) s;",
+                           done.stdout)
+    best = re.search(r"best grid under this model: (\d+) × (\d+), block \d+: ([\d.]+) % \(([\d.e-]+) s\)", done.stdout)
+    assert 0 < float(efficiency[1]) <= float(best[3]) < 20  # 1500 samples are too few for so many
+    assert float(efficiency[3]) / float(efficiency[2]) / 4096 == pytest.approx(float(efficiency[1]) / 100, abs=1e-3)
+    assert int(best[1]) * int(best[2]) == 4096
+    assert "efficiency" not in plan(FULL, "--ranks", "4").stdout
+    assert "the first assumed, as in shared memory, the second given" in plan(FULL, "--ranks", "4", "--bandwidth", "1e9").stdout
+
+
+def test_shapes_for_programs(plan):
+    """--json: every shape of 1, 2, 4, … ranks; a slower network is never better, and the best shape is the least time."""
+    words = ["--ranks", "6", "--flops", "1e10", "--json", "--latency", "1e-6"]
+    fast, slow = (json.loads(plan(FULL, *words, "--bandwidth", rate).stdout) for rate in ("1e10", "1e7"))
+    shapes = [(shape["ranks"], shape["rows"]) for shape in fast["shapes"]]
+    assert shapes == [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (6, 1), (6, 2), (6, 3), (6, 6)]
+    assert fast["flops"] == 1e10 and fast["latency"] == 1e-6 and slow["bandwidth"] == pytest.approx(1e7)
+    assert fast["planned"]["ranks"] == 6 and fast["memory"] > 0 and fast["seconds"] > 0
+    assert fast["shapes"][0]["efficiency"] == 1 and fast["shapes"][0]["messages"] == 0
+    for quick, late in zip(fast["shapes"][1:], slow["shapes"][1:]):
+        assert quick["messages"] == late["messages"] > 0 and quick["efficiency"] > late["efficiency"] > 0
+
+
 @pytest.mark.parametrize("words, message", [
+    (["--latency", "fast"], "--latency: expected seconds of a message, a number above 0, found 'fast'"),
+    (["--bandwidth", "0"], "--bandwidth: expected bytes per second to one rank, a number above 0, found '0'"),
     (["--ranks", "0"], "--ranks: expected a number of ranks, found '0'"),
     (["--ranks", "two"], "--ranks: expected a number of ranks, found 'two'"),
     (["--ranks"], "--ranks needs a value"),

@@ -13,6 +13,7 @@ POSTPROCESS = Path(__file__).resolve().parent.parent / "postprocess"
 sys.path.insert(0, str(POSTPROCESS))
 
 import runs  # noqa: E402
+from drawing import draw_here  # noqa: E402
 
 RESOLVED = """\
 run:
@@ -141,6 +142,12 @@ def write_collapse(file, steps, layers, theory=True):
     return group.group
 
 
+def alone(file):
+    """Without the groups that other tests draw."""
+    for name in ("train", "spectrum", "subspace"):
+        del file[name]
+
+
 def write_surroundings(path, widths):
     (path / "input.yaml").write_text("run: {name: synthetic}\n", encoding="utf-8")
     (path / "resolved.yaml").write_text(RESOLVED.format(widths=", ".join(map(str, widths))), encoding="utf-8")
@@ -171,6 +178,11 @@ def run_directory(tmp_path):
 
 
 def plot(*arguments):
+    return draw_here("plot", *arguments)
+
+
+def plot_command(*arguments):
+    """plot.py as a process, as users start it."""
     return subprocess.run([sys.executable, POSTPROCESS / "plot.py", *arguments], capture_output=True, text=True,
                           timeout=120, check=False, env={**os.environ, "MPLBACKEND": "Agg"})
 
@@ -183,7 +195,7 @@ ALL = ["spectrum.png", "spectrum_map.png", "spectrum_rank.png", "spectrum_waterf
 
 
 def test_all_figures(run_directory):
-    result = plot(run_directory)
+    result = plot_command(run_directory)
     assert (result.returncode, result.stderr) == (0, "")
     assert figures(run_directory) == ALL
     assert sorted(Path(line).name for line in result.stdout.splitlines()) == ALL
@@ -198,7 +210,7 @@ def test_format_and_selection(run_directory):
 
 
 def test_unknown_selection(run_directory):
-    result = plot(run_directory, "--only", "curvature")
+    result = plot_command(run_directory, "--only", "curvature")
     assert result.returncode == 2
     assert "no figure or probe 'curvature'" in result.stderr and "spectrum" in result.stderr
 
@@ -251,11 +263,11 @@ def test_single_measurement_and_two_layers(tmp_path):
 
 
 def test_many_layers_and_other_matrices(tmp_path):
-    directory = write_run(tmp_path / "deep", widths=[16] * 17, rank=16, moving=16)
+    directory = write_run(tmp_path / "deep", widths=[12] * 15, last=100, rank=12, moving=12)  # more than panels
     with h5py.File(directory / "metrics.h5", "r+") as file:
         del file["subspace"], file["train"]
-        write_spectrum(file, np.arange(0, 500, 50), 2, 4, 2, name="spectrum_gradient", of="gradient")
-        write_spectrum(file, np.arange(0, 500, 50), 1, 4, 2, name="spectrum_product", of="product")
+        write_spectrum(file, np.arange(0, 100, 10), 2, 4, 2, name="spectrum_gradient", of="gradient")
+        write_spectrum(file, np.arange(0, 100, 10), 1, 4, 2, name="spectrum_product", of="product")
     result = plot(directory)
     assert (result.returncode, result.stderr) == (0, "")
     assert {"spectrum.png", "spectrum_gradient_rank.png", "spectrum_product.png"} <= set(figures(directory))
@@ -265,6 +277,7 @@ def test_many_layers_and_other_matrices(tmp_path):
 def test_collapse(tmp_path, layers, last, theory):
     directory = write_run(tmp_path / "collapse", widths=(50,) * layers + (5,), last=last, rank=5, moving=5)
     with h5py.File(directory / "metrics.h5", "r+") as file:
+        alone(file)
         group = write_collapse(file, np.arange(0, last + 1, 10), layers, theory)
         if layers == 30:  # what is not defined, of some layers and at the last steps
             group["nc1"][:, 3:9] = np.nan
@@ -292,6 +305,7 @@ def test_published_beside_ours(tmp_path):
     directory = write_run(tmp_path / "run", widths=(50,) * 6 + (5,))
     (directory / "input.yaml").write_text("# a comment\nrun:\n  seed: 3\n  name: dln_pnc  # the study\ndata: {}\n", encoding="utf-8")
     with h5py.File(directory / "metrics.h5", "r+") as file:
+        alone(file)
         write_collapse(file, np.arange(0, 500, 10), 6)
         compression = file["collapse/compression"][-1]
     done = plot(directory)
@@ -334,8 +348,7 @@ def test_compression_of_a_sweep(tmp_path):
             write_collapse(file, np.arange(0, 101, 10), depth, activation == "linear")
         lines.append(f"{number},m{number},{depth},{activation},done,,100,100,1,0.1")
     (tmp_path / "members.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    done = subprocess.run([sys.executable, POSTPROCESS / "collect.py", tmp_path], capture_output=True, text=True, timeout=120,
-                          check=False, env={**os.environ, "MPLBACKEND": "Agg"})
+    done = draw_here("collect", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert {"compression.png", "collapse_balancedness.png", "collapse_mid_sv_range.png"} <= set(figures(tmp_path))
     table = [line for line in done.stdout.splitlines() if line.startswith("last compression")]
@@ -358,7 +371,7 @@ def test_bad_directories(tmp_path, prepare, message):
 
 
 def test_bad_directory_among_good_ones(run_directory, tmp_path):
-    assert plot(tmp_path / "absent", run_directory, "--only", "training").returncode == 2
+    assert plot_command(tmp_path / "absent", run_directory, "--only", "training").returncode == 2
     assert figures(run_directory) == ["training.png"]
 
 

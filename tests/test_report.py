@@ -8,7 +8,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 
@@ -16,6 +18,8 @@ from run import child_environment, execute
 
 ROOT = Path(__file__).resolve().parent.parent
 POSTPROCESS = ROOT / "postprocess"
+sys.path.insert(0, str(POSTPROCESS))
+import published  # noqa: E402
 INPUT = (ROOT / "inputs" / "parsimony" / "dln_thm.yaml").read_text(encoding="utf-8")
 
 
@@ -148,6 +152,64 @@ def test_compare_nothing(finished, tmp_path):
         assert done.returncode == 2 and "compare.py:" in done.stderr and "Traceback" not in done.stderr
 
 
+# ---------------------------------------------------------------- published.py
+class Series:
+    """A group of metrics.h5: series over steps, and coordinates."""
+
+    def __init__(self, coordinates, **series):
+        self.coordinates, self.series = {"step": np.arange(3), **coordinates}, series
+
+    def __getitem__(self, name):
+        return np.asarray(self.coordinates[name])
+
+    def measured(self, name):
+        return name in self.series
+
+    def variable(self, name):
+        dims, values = self.series[name]
+        return SimpleNamespace(dims=("step", *dims), values=np.asarray(values))
+
+
+def made_up(scale, kind, factor):
+    """Three steps of three rows: the last are `factor` times 1, 2, 3."""
+    rows = np.outer([1, 2, 4], [1, 2, 3]) * factor
+    group = Series({"row": [1, 2, 3]}, value=(["row"], rows), half=(["row"], rows / 2), count=([], [1, 2, 3]))
+    settings = {"model.init.scale": [str(scale)], "kind": kind}
+    return SimpleNamespace(groups={"g": group}, setting=settings.get)
+
+
+@pytest.mark.parametrize("entry, expected", [
+    ({}, [4, 8, 12]),
+    ({"select": {"row": [1, 3]}}, [4, 12]),
+    ({"select": {"step": 1, "row": 2}}, [4]),
+    ({"select": {"row": "sum"}}, [24]),
+    ({"select": {"row": "squares"}}, [224]),
+    ({"select": {"row": {"mean": [2, 3]}}}, [10]),
+    ({"select": {"row": "modulus"}}, [12]),
+    ({"select": {"row": 1, "step": {"median": [1, 2]}}}, [3]),
+    ({"only": {"quantity": "g/half", "above": 3}}, [np.nan, 8, 12]),
+    ({"select": {"row": 1}, "only": {"quantity": "g/half", "above": 3}}, [np.nan]),
+    ({"per": {"quantity": "g/half"}}, [2, 2, 2]),
+    ({"select": {"step": 2, "row": 1}, "per": {"quantity": "g/value", "select": {"step": 0, "row": 1}}}, [4]),
+])
+def test_numbers_of_a_run(entry, expected):
+    np.testing.assert_allclose(published.ours(made_up(1, "a", 1), published.Published("", quantity="g/value", value=0, **entry)), expected)
+
+
+def test_numbers_of_several_members():
+    runs = [made_up(scale, kind, scale**2 * (3 if kind == "b" else 1)) for scale in (1, 10, 100) for kind in "ab"]
+
+    def found(**entry):
+        return published.together(runs, published.Published("", quantity="g/value", value=0, select={"row": 1}, **entry))
+    np.testing.assert_allclose(found(where={"kind": "a"}, members="slope", against="model.init.scale"), [2])
+    some = {"kind": "b", "model.init.scale": {"any": [1, 10]}}
+    np.testing.assert_allclose(found(where=some, members="mean"), [606])
+    np.testing.assert_allclose(found(where=some, members="mean", over={"kind": "a"}), [3])
+    np.testing.assert_allclose([found(where=some, members="least"), found(where=some, members="most")], [[12], [1200]])
+    np.testing.assert_allclose(found(where=some, members="share", equals=12), [0.5])
+    assert np.isnan(found(where={"kind": "c"}, members="mean")).all()
+
+
 # ---------------------------------------------------------------- tour.py
 def test_tour(eigentrain, mpirun, tmp_path):
     (tmp_path / "eigentrain").symlink_to(eigentrain)
@@ -181,7 +243,10 @@ def test_reproduce(eigentrain, mpirun, tmp_path):
     assert {row["study"] for row in table["rows"]} == {"dln_diag", "smooth_eps_scan"}
     assert all(set(row) == {"study", "quantity", "published", "expected", "measured", "tolerance", "passed"} for row in table["rows"])
     held, judged = (sum(row["passed"] in kinds for row in table["rows"]) for kinds in ((True,), (True, False)))
-    assert held == judged >= 10 and done.stdout.splitlines()[-1] == f"{held} of {judged} hold"
+    assert judged >= 20 and done.stdout.splitlines()[-1] == f"{held} of {judged} hold"
+    missed = [row["quantity"] for row in table["rows"] if row["passed"] is False]
+    assert all(quantity.startswith("sigma_(K+1) at epsilon = 0.01") for quantity in missed)  # ranges of single draws, left by others
+    assert done.stdout.count("does not hold: ") == len(missed) == judged - held
     page = Page(tmp_path / "out" / "reproduce.html")
     assert not page.outside and len(page.images) >= 3 and all(len(image["alt"]) > 30 for image in page.images)
     assert set(page.links) <= page.ids and f"{held} of {judged} statements hold" in page.text

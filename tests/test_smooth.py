@@ -2,7 +2,6 @@
 explicit bases, low-rank networks, restart."""
 import csv
 from pathlib import Path
-import sys
 
 import h5py
 import numpy as np
@@ -11,10 +10,9 @@ import yaml
 
 import formula
 import oracle
-from run import execute
+from drawing import draw_here
 from same import assert_same
 
-COLLECT = Path(__file__).resolve().parent.parent / "postprocess" / "collect.py"
 INPUTS = Path(__file__).resolve().parent.parent / "inputs" / "smooth"
 SLOW = pytest.mark.slow
 SMOOTH = ["tanh", "elu", "gelu", "silu"]
@@ -369,7 +367,7 @@ def test_low_rank_starts(run, activation):
 def test_figures(command, tmp_path, name, steps, figures):
     """The figures of the studies are drawn (what they look like is for people to see)."""
     run_sweep(command, tmp_path / "out", f"{name}.yaml", f"train.steps={steps}")
-    check(execute([sys.executable, str(COLLECT), str(tmp_path / "out")], 120))
+    check(draw_here("collect", tmp_path / "out"))
     assert figures <= {path.stem for path in (tmp_path / "out" / "figures").iterdir()}
 
 

@@ -18,6 +18,7 @@ import pytest
 import xarray
 
 from conftest import Finished
+from drawing import draw_here
 from run import child_environment, execute, wait
 from same import assert_same
 
@@ -25,8 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = [path for path in sorted((ROOT / "inputs").rglob("*.yaml")) if re.search("(?m)^sweep:", path.read_text())
            and "kind: cifar10" not in path.read_text()  # tests/test_smooth.py makes the files
            and not re.search("file: (intrinsic|invariances)/", path.read_text())  # tests/test_intrinsic.py, _invariances.py do
-           and path.name != "mlp_momentum.yaml"]  # it sweeps the steps, hours: tests/test_intrinsic.py
-SLOW = {"kgmm_align.yaml", "kgmm_static.yaml", "kgmm_train.yaml"}  # a measurement takes ten seconds
+           and not path.name.startswith("mlp_momentum")]  # they sweep the steps: tests/test_intrinsic.py
+SLOW = {"kgmm_align.yaml", "kgmm_static.yaml", "kgmm_train.yaml",  # a measurement takes ten seconds
+        "smooth_lowrank_fmnist.yaml"}  # all images; smooth_lowrank_fmnist_small runs always
 COLLECT = ROOT / "postprocess" / "collect.py"
 
 BASE = """\
@@ -385,6 +387,10 @@ def collect(*arguments):
                    env={**os.environ, "MPLBACKEND": "Agg", "PYTHONUTF8": "1"})
 
 
+def collect_here(*arguments):
+    return draw_here("collect", *arguments)
+
+
 def figures(folder):
     return sorted(path.name for path in (folder / "figures").iterdir())
 
@@ -400,7 +406,7 @@ FIGURES = ["spectrum_moving.png", "steps_to_loss.png", "subspace_turn.png", "tra
     "{zip: {model.depth: [2, 3], train.lr: [0.1, 0.2]}, model.width: [6, 8]}"])
 def test_figures_over_any_axes(sweep, tmp_path, axes):
     check(sweep(BASE + f"sweep: {axes}\n", "--set", "train.steps=40"))
-    result = collect(tmp_path / "out")
+    result = collect_here(tmp_path / "out")
     assert (result.returncode, result.stderr) == (0, "")
     assert set(figures(tmp_path / "out")) | {"steps_to_loss.png"} == set(FIGURES)
     for name in figures(tmp_path / "out"):
@@ -416,7 +422,7 @@ def test_figures_leave_out_what_went_wrong(sweep, tmp_path):
     (out / "seed=5_lr=0.1_widths=auto/metrics.h5").write_bytes(b"damaged")
     result = collect(out)
     assert result.returncode == 0 and "cannot be read as HDF5" in result.stderr
-    assert collect(out, "--only", "train/gradient_norm", "--format", "pdf").returncode == 0
+    assert collect_here(out, "--only", "train/gradient_norm", "--format", "pdf").returncode == 0
     assert "train_gradient_norm.pdf" in figures(out)
     result = collect(out, "--only", "pressure")
     assert result.returncode == 2 and "no figure or column 'pressure'" in result.stderr
@@ -424,7 +430,7 @@ def test_figures_leave_out_what_went_wrong(sweep, tmp_path):
 
 def test_one_member_makes_a_table_and_no_figure(sweep, tmp_path):
     check(sweep(BASE + "sweep: {run.seed: [3]}\n"))
-    result = collect(tmp_path / "out")
+    result = collect_here(tmp_path / "out")
     assert (result.returncode, result.stderr) == (0, "") and "train_loss" in result.stdout
     assert figures(tmp_path / "out") == []
 
@@ -433,8 +439,8 @@ def test_what_is_no_sweep(sweep, tmp_path):
     for name, words in ("nix", "no such directory"), ("empty", "not the directory of a sweep"):
         if name == "empty":
             (tmp_path / name).mkdir()
-        result = collect(tmp_path / name)
+        result = collect_here(tmp_path / name)
         assert result.returncode == 2 and words in result.stderr and len(result.stderr.splitlines()) == 1
     check(sweep(BASE + "sweep: {model.widths: [[12, 3, 4], [12, 4]]}\n"), 2)
-    result = collect(tmp_path / "out")
+    result = collect_here(tmp_path / "out")
     assert result.returncode == 2 and "no member is done yet" in result.stderr

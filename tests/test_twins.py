@@ -1,17 +1,14 @@
 """Twins: small networks in lockstep with the large one, against the theorem and against an independent computation."""
-import os
 from pathlib import Path
-import subprocess
-import sys
 
 import h5py
 import numpy as np
 import pytest
 
 import formula
+from drawing import draw_here
 from same import assert_same, file_differences
 
-ROOT = Path(__file__).resolve().parent.parent
 RANKS = [1, 2, 4]
 SQUARE = """
 data: {{kind: low_rank_matrix, rows: 30, cols: 30, rank: 3}}
@@ -450,8 +447,7 @@ snapshot: {every: 8}
         assert np.isfinite(error).all() and error[-1] < error[0]
     with h5py.File(done.dir / "metrics.h5") as file:
         assert file["compressed"].attrs["case"] in ("gradient", b"gradient")
-    drawn = subprocess.run([sys.executable, ROOT / "postprocess/plot.py", done.dir], capture_output=True, text=True, timeout=120,
-                           check=False, env={**os.environ, "MPLBACKEND": "Agg"})
+    drawn = draw_here("plot", done.dir)
     assert (drawn.returncode, drawn.stderr) == (0, "")
     assert sorted(Path(line).stem for line in drawn.stdout.splitlines()) == ["compressed", "training", "twins", "twins_trajectory"]
 

@@ -1,6 +1,5 @@
 """Quantities of the probe `spectrum` that the specification of curvature operators adds: counts and alignment of layers."""
 from pathlib import Path
-import subprocess
 import sys
 
 import h5py
@@ -15,6 +14,7 @@ from test_density import check, reference_case, series
 POSTPROCESS = Path(__file__).resolve().parent.parent / "postprocess"
 sys.path.insert(0, str(POSTPROCESS))
 from draw.pruning import final_agreement  # noqa: E402
+from drawing import draw_here  # noqa: E402
 from runs import open_run  # noqa: E402
 
 
@@ -126,5 +126,5 @@ snapshot: {every: 10}
         (U, _, Vt), (U_end, _, Vt_end) = W
         np.testing.assert_allclose(values[1], np.abs(np.diag((U.T @ U_end) * (Vt @ Vt_end.T))), atol=1e-10)
         np.testing.assert_allclose(values[-1], 1, atol=1e-12)
-    drawn = subprocess.run([sys.executable, POSTPROCESS / "plot.py", done.dir], capture_output=True, text=True)
+    drawn = draw_here("plot", done.dir)
     assert "final_agreement.png" in drawn.stdout and "pruning.png" in drawn.stdout, drawn.stdout + drawn.stderr

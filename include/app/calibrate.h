@@ -26,4 +26,9 @@ struct calibration {
  * and the calibration, the same on every rank. */
 void calibrate(MPI_Comm comm, struct estimate *estimate, struct calibration *calibration);
 
+/* Local. Puts what is known of another machine in the place of what was measured: seconds of a message, bytes per
+ * second to a rank, flop per second of products on a rank; 0 leaves the measured one. */
+void calibrate_replace(struct estimate *estimate, struct calibration *calibration, double latency, double bandwidth,
+                       double flops);
+
 #endif

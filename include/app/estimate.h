@@ -82,10 +82,19 @@ struct estimate_disk {
 
 /* One step. */
 struct estimate_step {
-    double flops, mine; /* in products, of all ranks and of this one */
-    double traffic;     /* bytes read and written by passes over memory */
-    double messages;    /* received */
-    double received;    /* bytes in them */
+    double flops, mine;   /* in products, of all ranks and of this one */
+    double traffic;       /* bytes read and written by passes over memory */
+    double messages;      /* received */
+    double received;      /* bytes in them */
+    double amount[RATES]; /* all that is counted in units, beside the products */
+};
+
+/* A step on a grid of some shape, under the model. */
+struct estimate_shape {
+    int nprow, npcol, block;
+    struct estimate_step step;
+    double seconds;
+    double efficiency; /* seconds on one rank, over ranks × seconds */
 };
 
 struct estimate {
@@ -125,6 +134,19 @@ struct estimate *estimate_create(MPI_Comm comm, const struct spec *spec, int ran
 
 /* Local. Counts the work of the run into amount, kernel and step (estimate_work.c). */
 void estimate_count(struct estimate *estimate);
+
+/* Local. Counts the work of the steps alone into amount, kernel and step. */
+void estimate_count_steps(struct estimate *estimate);
+
+/* Local. What a step takes on grids of all shapes of so many ranks (estimate_shapes.c), from 1 × ranks to ranks × 1, if
+ * every rank makes products at `flops` per second, whatever their shape, and all else at the rates. Sets *best to the
+ * one that takes least; returns an owned array [*count] (memory_free). */
+struct estimate_shape *estimate_shapes(const struct estimate *estimate, int ranks, const struct estimate_rates *rates,
+                                       double flops, int *count, int *best);
+
+/* Local. The same for one shape, with the block size that the input asks for. */
+struct estimate_shape estimate_shape(const struct estimate *estimate, int nprow, int npcol,
+                                     const struct estimate_rates *rates, double flops);
 
 /* Local. The flops of a kernel's call; of a Krylov product, the numbers it reads. */
 double estimate_size(const struct estimate_kernel *kernel);

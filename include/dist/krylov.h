@@ -132,9 +132,9 @@ int krylov_quadrature(const struct linop *A, int steps, const double *x, double 
 /* Local. Basis vectors that a solve for k pairs of n takes where the options leave it to choose. */
 int krylov_eigen_basis(int64_t n, int k);
 
-/* Local. Vectors of memory that such pairs hold between solves at most, and that a solve takes beside them (basis 0:
+/* Local. Vectors of memory that such pairs hold after so many solves, and that a solve takes beside them (basis 0:
  * chosen); a first solve takes k more, where the results are. */
-int krylov_eigen_kept(int k);
+int krylov_eigen_kept(int k, int64_t solves);
 
 /* Local. See there. */
 int krylov_eigen_work(int64_t n, int k, int basis);

@@ -20,6 +20,9 @@ struct layout {
  * cannot be the number of ranks. */
 bool layout_choose(const struct spec *spec, int size, struct layout *layout, struct problems *problems);
 
+/* Local. The block size that `grid.block` of the input asks for on a grid of this shape. */
+int layout_block(const struct spec *spec, int nprow, int npcol);
+
 /* Collective on comm. The grid of that shape. NULL with problems on every rank if there is none. */
 struct grid *layout_create(MPI_Comm comm, const struct spec *spec, struct problems *problems);
 

@@ -80,9 +80,9 @@ struct probe_need {
     double *multiply_times;   /* [multiplies], owned */
     int multiplies;
 
-    /* Curvature: arrays of the parameters' size that stay and go into checkpoints, and others while it measures;
-     * fractions for a block. */
-    double kept, work;
+    /* Curvature: arrays of the parameters' size that stay and go into checkpoints, `kept` after one measurement, and
+     * `more` after each further one until they are `most`; and others while it measures; fractions for a block. */
+    double kept, more, most, work;
     enum { NEED_NO_PRODUCTS, NEED_TRAIN, NEED_TEST, NEED_BATCH } products; /* the samples whose passes they keep */
     bool stays;                                                            /* these passes, between measurements */
 };

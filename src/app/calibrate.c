@@ -343,3 +343,13 @@ void calibrate(MPI_Comm comm, struct estimate *e, struct calibration *calibratio
     calibration->flops = product_rate(e);
     grid_destroy(&c.self);
 }
+
+void calibrate_replace(struct estimate *e, struct calibration *c, double latency, double bandwidth, double flops)
+{
+    if (latency > 0) c->rates.seconds[RATE_MESSAGE] = latency;
+    if (bandwidth > 0) c->rates.seconds[RATE_SENT] = 1 / bandwidth;
+    if (flops <= 0) return;
+    c->flops = flops;
+    for (int i = 0; i < e->kernels; i++)
+        if (e->kernel[i].kind == KERNEL_PRODUCT) e->kernel[i].seconds = e->kernel[i].size / flops;
+}

@@ -13,6 +13,7 @@
 #include "train/reduction.h"
 
 #include <limits.h>
+#include <math.h>
 
 /* Bytes of metrics.h5 beside its series: the texts of the provenance, the descriptions. */
 static const int64_t METRICS_TEXT = 24576;
@@ -148,6 +149,13 @@ static int64_t vector_length(const struct grid *grid, int64_t m, int64_t n)
     return (m + grid->size - 1) / grid->size + (n + grid->size - 1) / grid->size;
 }
 
+/* Arrays of the parameters' size that a probe keeps after so many measurements. */
+static double kept_arrays(const struct probe_need *need, int64_t times)
+{
+    if (times < 1) return 0;
+    return need->kept + fmax(0, fmin(need->more * (double)(times - 1), need->most - need->kept));
+}
+
 static int64_t kept_bytes(const struct estimate *e, const struct probe_need *need)
 {
     int64_t bytes = 0;
@@ -227,7 +235,8 @@ static void count_memory(struct estimate *e)
     memory[MEMORY_PROBES] = series_bytes(e->steps + 1, 48) + series_bytes(e->evaluations, 48);
     int64_t all = 0;
     for (int i = 0; i < e->probes->count; i++)
-        memory[MEMORY_PROBES] += kept_bytes(e, &e->probe[i].need) + arrays_bytes(e, e->probe[i].need.kept) +
+        memory[MEMORY_PROBES] += kept_bytes(e, &e->probe[i].need) +
+                                 arrays_bytes(e, kept_arrays(&e->probe[i].need, e->probe[i].times)) +
                                  (e->probe[i].need.stays ? products_bytes(e, &e->probe[i].need) : 0) +
                                  series_bytes(e->probe[i].times, record_row_bytes(e->probes->probe[i].group));
     for (int i = 0; i < MEMORIES; i++) all += memory[i];
@@ -297,7 +306,9 @@ static void count_files(struct estimate *e)
         const int kept = p->need.count && p->need.solve[0].kept;
         if (spec_bool(spec, "snapshot.vectors")) d->snapshot += vectors_bytes(&p->need, 1);
         if (spec_bool(spec, "snapshot.vectors")) d->snapshot_arrays += kept ? 4 * p->need.count : 0;
-        d->checkpoint += vectors_bytes(&p->need, 2) + (int64_t)(8 * p->need.kept * (double)e->parameters);
+        const int64_t before = e->steps > 0 ? estimate_times(e->steps - 1, e->probes->probe[i].every) : 0;
+        d->checkpoint += vectors_bytes(&p->need, 2); /* written before a step is measured */
+        d->checkpoint += (int64_t)(8 * kept_arrays(&p->need, before) * (double)e->parameters);
         d->checkpoint_arrays += 2 * kept * p->need.count;
         d->metrics += p->times * record_row_bytes(e->probes->probe[i].group);
         d->arrays += 12;

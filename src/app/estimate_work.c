@@ -12,6 +12,9 @@
 #include <math.h>
 #include <string.h>
 
+/* Bytes up to which Open MPI sums by recursive doubling. */
+static const double SHORT_SUM = 10000;
+
 /* ---------------------------------------------------------------- adding up */
 
 static void add(struct estimate *e, enum timer_part part, enum estimate_rate rate, double amount)
@@ -72,6 +75,21 @@ static double rounds(int procs)
     return ceil(log2((double)procs));
 }
 
+/* A broadcast of so many bytes, or a sum for one process: each but one receives them. */
+static void add_tree(struct estimate *e, enum timer_part part, int procs, double bytes, double times)
+{
+    add(e, part, RATE_MESSAGE, times * rounds(procs));
+    add(e, part, RATE_SENT, times * bytes * (procs - 1) / procs);
+}
+
+/* A sum for all: of a short one everything goes round in every message, of a longer one parts do. */
+static void add_sum(struct estimate *e, enum timer_part part, int procs, double bytes, double times)
+{
+    const bool is_short = bytes <= SHORT_SUM;
+    add(e, part, RATE_MESSAGE, times * rounds(procs) * (is_short ? 1 : 2));
+    add(e, part, RATE_SENT, times * bytes * (is_short ? rounds(procs) : 2.0 * (procs - 1) / procs));
+}
+
 static void add_product(struct estimate *e, enum timer_part part, const struct product *p, double times)
 {
     const struct gemm_need need = product_need(&e->grid, p);
@@ -86,6 +104,26 @@ static void add_product(struct estimate *e, enum timer_part part, const struct p
 
 /* ---------------------------------------------------------------- passes through the network */
 
+/* Of a layer's outputs. */
+static double rows_of(const struct estimate *e, int l)
+{
+    return grid_count(e->model->width[l], e->grid.block, 0, 0, e->grid.nprow);
+}
+
+/* Where a process has some of the outputs only: the largest of each sample, sums of exponentials and of targets; for
+ * the accuracy the classes of outputs and of targets. */
+static void add_loss_sums(struct estimate *e, enum timer_part part, int64_t columns, bool gradient, double times)
+{
+    const struct loss loss = loss_of(e->spec);
+    const double mine = grid_count(columns, e->grid.block, 0, 0, e->grid.npcol);
+    if (loss.kind == LOSS_CROSS_ENTROPY) {
+        add_sum(e, part, e->grid.nprow, 8 * mine, times);
+        add_sum(e, part, e->grid.nprow, 16 * mine, times);
+    }
+    if (!gradient && loss_classifies(&loss, e->data.classification, e->data.outputs))
+        add_sum(e, part, e->grid.nprow, 12 * mine, 2 * times);
+}
+
 /* Element-wise work of the forward pass over `columns` columns. */
 static void add_forward(struct estimate *e, enum timer_part part, int64_t columns, double times)
 {
@@ -94,7 +132,7 @@ static void add_forward(struct estimate *e, enum timer_part part, int64_t column
         const double size = times * share(e, e->model->width[l], columns);
         if (l == 1 && e->data.identity) add(e, part, RATE_STREAM, 16 * size);
         if (layer->bias) add(e, part, RATE_STREAM, 16 * size);
-        if (layer->bias) add(e, part, RATE_MESSAGE, times * rounds(e->grid.npcol));
+        if (layer->bias) add_tree(e, part, e->grid.npcol, 8 * rows_of(e, l), times);
         if (layer->activation != ACTIVATION_LINEAR) add(e, part, RATE_ACTIVATE, size);
         if (layer->skip >= 0) add(e, part, RATE_STREAM, (layer->scale != 1 ? 40 : 24) * size);
     }
@@ -109,7 +147,7 @@ static void add_backward(struct estimate *e, enum timer_part part, int64_t colum
         if (derivative) add(e, part, RATE_STREAM, 24 * size);
         if (l == 1 && e->data.identity) add(e, part, RATE_STREAM, 16 * size);
         if (layer->bias) add(e, part, RATE_STREAM, 8 * size);
-        if (layer->bias) add(e, part, RATE_MESSAGE, times * rounds(e->grid.npcol));
+        if (layer->bias) add_tree(e, part, e->grid.npcol, 8 * rows_of(e, l), times);
         if (layer->skip > 0) add(e, part, RATE_STREAM, 24 * size);
     }
 }
@@ -126,24 +164,23 @@ static void add_chunk(struct estimate *e, enum timer_part part, int64_t columns,
     if (e->data.measurements > 0) /* all matrices of the measurements are read, with the gradient twice */
         add(e, part, RATE_STREAM,
             times * (gradient ? 16 : 8) * (double)e->data.measurements * share(e, e->data.outputs, columns));
-    add(e, part, RATE_MESSAGE, times * rounds(e->grid.nprow) * (gradient ? 1 : 2));
+    add_loss_sums(e, part, columns, gradient, times);
 }
 
-/* Small layers are gathered for all chunks, and their gradients summed once. */
+/* Small layers are gathered for all chunks, and their gradients summed once. Of a gathering counts who has least of the
+ * layer and receives most: with few columns some have none. */
 static void add_held(struct estimate *e, enum timer_part part, bool gradient, double times)
 {
-    const double procs = e->grid.npcol, share_sent = procs > 1 ? (procs - 1) / procs : 0;
-    double bytes = 0;
-    int held = 0;
+    const int procs = e->grid.npcol;
     for (int l = e->data.identity ? 2 : 1; l <= e->model->depth; l++) {
         const int64_t m = e->model->width[l], n = e->model->width[l - 1];
+        const double bytes = 8 * (double)(m * n);
         if (!dmat_is_small(&e->grid, m, n)) continue;
-        bytes += 8 * (double)(m * n);
-        held++;
+        add(e, part, RATE_MESSAGE, times * (procs - 1));
+        add(e, part, RATE_SENT, times * 8 * (double)(m * (n - grid_count(n, e->grid.block, procs - 1, 0, procs))));
+        if (gradient) add_sum(e, part, procs, bytes, times);
+        add(e, part, RATE_STREAM, times * bytes * (gradient ? 4 : 2));
     }
-    add(e, part, RATE_MESSAGE, times * held * ((procs - 1) + (gradient ? 2 * rounds(e->grid.npcol) : 0)));
-    add(e, part, RATE_SENT, times * bytes * share_sent * (gradient ? 3 : 1));
-    add(e, part, RATE_STREAM, times * bytes * (gradient ? 4 : 2));
 }
 
 /* A pass over `samples` columns, as many at a time as there is work space for. */
@@ -189,7 +226,7 @@ static void count_steps(struct estimate *e)
     add_pass(e, TIMER_GRADIENT, e->batches.columns, true, gradients);
     add(e, TIMER_GRADIENT, RATE_SUM, weights * gradients);
     add(e, TIMER_GRADIENT, RATE_STEP, gradients);
-    add(e, TIMER_GRADIENT, RATE_MESSAGE, rounds(e->grid.size) * gradients);
+    add_sum(e, TIMER_GRADIENT, e->grid.size, 5 * 8, gradients); /* loss, norm, wishes to stop */
     add(e, TIMER_UPDATE, RATE_UPDATE, weights * updates);
     count_flow(e);
     if (probes_need_previous(e->probes, e->steps, true)) add(e, TIMER_UPDATE, RATE_STREAM, 16 * weights * updates);
@@ -202,7 +239,7 @@ static void count_evaluations(struct estimate *e)
     if (loss_classifies(&loss, e->data.classification, e->data.outputs) || !spec_is(e->spec, "train.batch", "full"))
         add_pass(e, TIMER_EVALUATE, e->data.train, false, times);
     if (e->data.test > 0) add_pass(e, TIMER_EVALUATE, e->data.test, false, times);
-    add(e, TIMER_EVALUATE, RATE_MESSAGE, 2 * rounds(e->grid.size) * times);
+    add_sum(e, TIMER_EVALUATE, e->grid.size, 2 * 8, 2 * times);
 }
 
 /* Full spectra: each matrix is gathered on a rank of its own and solved there, those of different ranks at the same
@@ -416,6 +453,13 @@ static void count_one_step(struct estimate *e)
         (update[RATE_STREAM] + update_bytes * update[RATE_UPDATE]) / updates;
     e->step.messages = gradient[RATE_MESSAGE] / gradients;
     e->step.received = gradient[RATE_SENT] / gradients;
+    for (int i = 0; i < RATES; i++) e->step.amount[i] = gradient[i] / gradients + update[i] / updates;
+}
+
+void estimate_count_steps(struct estimate *e)
+{
+    count_steps(e);
+    count_one_step(e);
 }
 
 void estimate_count(struct estimate *e)

@@ -70,8 +70,11 @@ static const struct command {
      "sweep INPUT.yaml [--groups G | --member I | --list] [--out DIR] [--set KEY=VALUE]… [--overwrite] [--stop-at "
      "EPOCH | --wall HH:MM:SS] [--quiet]",
      "run what is unfinished of INPUT.yaml's section `sweep`, G members at a time, or one member"},
-    {"plan", command_plan, "plan INPUT.yaml [--ranks N] [--set KEY=VALUE]…",
-     "what a run on N ranks would take: memory, flops, bytes, files, a predicted time; trains and writes nothing"},
+    {"plan", command_plan,
+     "plan INPUT.yaml [--ranks N] [--latency SECONDS] [--bandwidth BYTES/S] [--flops FLOP/S] [--json] "
+     "[--set KEY=VALUE]…",
+     "what a run on N ranks would take: memory, flops, bytes, files, a predicted time; trains and writes nothing. "
+     "Latency and bandwidth of messages, and flop/s of a rank, take the place of measured ones"},
     {"laws", command_laws, "laws INPUT.yaml [--point start | random] [--set KEY=VALUE]…",
      "what gradient flow conserves in a small linear or relu network: counts, ranks, whether its dynamics is "
      "intrinsic"},

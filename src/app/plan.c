@@ -8,6 +8,7 @@
 #include "app/commands.h"
 #include "app/estimate.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,8 @@ struct plan {
     const char *input;
     struct argument_list sets;
     int ranks;
+    double latency, bandwidth, flops; /* given, in the place of measured ones: s, bytes/s, flop/s; 0: not */
+    bool json;
 };
 
 /* ---------------------------------------------------------------- numbers for people */
@@ -118,18 +121,28 @@ static void say_time(const struct estimate *e, const struct calibration *c)
                 estimate_seconds(e, &c->rates, (enum timer_part)part));
 }
 
+static const char *messages_basis(const struct plan *p, const struct estimate *e, const struct calibration *c)
+{
+    if (p->latency > 0 && p->bandwidth > 0) return "both given";
+    if (c->messages)
+        return p->latency > 0     ? "the first given, the second measured between the ranks of this plan"
+               : p->bandwidth > 0 ? "the first measured between the ranks of this plan, the second given"
+                                  : "measured between the ranks of this plan";
+    if (p->latency > 0) return "the first given, the second assumed, as in shared memory";
+    if (p->bandwidth > 0) return "the first assumed, as in shared memory, the second given";
+    return e->grid.size > 1 ? "assumed, as in shared memory: start plan by mpirun to measure" : "none";
+}
+
 /* What the prediction rests on. */
-static void say_basis(const struct estimate *e, const struct calibration *c)
+static void say_basis(const struct plan *p, const struct estimate *e, const struct calibration *c)
 {
     const double *s = c->rates.seconds;
-    log_say(
-        "measured here: products of a step %sflop/s, passes over memory %sB/s on each of %d at the same time with %d "
-        "BLAS thread%s",
-        scaled(c->flops), scaled(1 / s[RATE_STREAM]), c->busy, c->threads, c->threads > 1 ? "s" : "");
+    log_say("%s: products of a step %sflop/s%s, passes over memory %sB/s on each of %d at the same time with %d "
+            "BLAS thread%s",
+            p->flops > 0 ? "given and measured here" : "measured here", scaled(c->flops),
+            p->flops > 0 ? " (given)" : "", scaled(1 / s[RATE_STREAM]), c->busy, c->threads, c->threads > 1 ? "s" : "");
     log_say("  messages: %.3g us and %sB/s, %s", 1e6 * s[RATE_MESSAGE], scaled(1 / s[RATE_SENT]),
-            c->messages        ? "measured between the ranks of this plan"
-            : e->grid.size > 1 ? "assumed, as in shared memory: start plan by mpirun to measure"
-                               : "none");
+            messages_basis(p, e, c));
     log_say("  files: %.3g ms each, %sB/s, %s", 1e3 * s[RATE_FILE], scaled(1 / s[RATE_DISK]),
             c->disk ? "measured in TMPDIR: another file system may be slower" : "assumed");
     if (c->ranks > 1 && e->grid.size != c->ranks)
@@ -140,7 +153,72 @@ static void say_basis(const struct estimate *e, const struct calibration *c)
                 c->busy > 1 ? "s" : "");
 }
 
+/* ---------------------------------------------------------------- other shapes of the grid */
+
+static struct estimate_shape planned_shape(const struct estimate *e, const struct calibration *c)
+{
+    return estimate_shape(e, e->grid.nprow, e->grid.npcol, &c->rates, c->flops);
+}
+
+/* Where the network between the nodes is given: how well the ranks are used, and whether another grid would be better.
+ */
+static void say_efficiency(const struct estimate *e, const struct calibration *c)
+{
+    int count, at;
+    struct estimate_shape *list = estimate_shapes(e, e->grid.size, &c->rates, c->flops, &count, &at);
+    const struct estimate_shape now = planned_shape(e, c), *best = &list[at];
+    log_say("predicted efficiency of a step: %.1f %% of %d ranks (%.4g s, one rank of the same rates %.4g s; products "
+            "at one rate, whatever their shape)",
+            100 * now.efficiency, e->grid.size, now.seconds, now.seconds * now.efficiency * e->grid.size);
+    log_say("  best grid under this model: %d × %d, block %d: %.1f %% (%.4g s)", best->nprow, best->npcol, best->block,
+            100 * best->efficiency, best->seconds);
+    memory_free(list);
+}
+
+static void print_shape(const struct estimate_shape *s, bool first)
+{
+    printf("%s\n  {\"ranks\": %d, \"rows\": %d, \"cols\": %d, \"block\": %d, \"seconds\": %.9g, \"efficiency\": %.9g, "
+           "\"flops\": %.9g, \"messages\": %.9g, \"received\": %.9g}",
+           first ? "" : ",", s->nprow * s->npcol, s->nprow, s->npcol, s->block, s->seconds, s->efficiency, s->step.mine,
+           s->step.messages, s->step.received);
+}
+
+/* For programs: a step on grids of all shapes of 1, 2, 4, … ranks, up to those that are planned. */
+static void print_json(const struct estimate *e, const struct calibration *c)
+{
+    const struct estimate_shape now = planned_shape(e, c);
+    const int64_t peak = c->program + e->peak;
+    double sum = 0;
+    for (int part = 0; part < TIMER_PARTS; part++) sum += estimate_seconds(e, &c->rates, (enum timer_part)part);
+    printf("{\"run\": \"%s\", \"memory\": %lld, \"seconds\": %.9g, \"flops\": %.9g, \"latency\": %.9g, "
+           "\"bandwidth\": %.9g,\n \"planned\":",
+           spec_text(e->spec, "run.name"), (long long)peak, sum, c->flops, c->rates.seconds[RATE_MESSAGE],
+           1 / c->rates.seconds[RATE_SENT]);
+    print_shape(&now, true);
+    printf(",\n \"shapes\": [");
+    for (int64_t ranks = 1, done = 0; !done; ranks *= 2) {
+        done = ranks >= e->grid.size;
+        int count, best;
+        struct estimate_shape *list =
+            estimate_shapes(e, done ? e->grid.size : to_int(ranks), &c->rates, c->flops, &count, &best);
+        for (int i = 0; i < count; i++) print_shape(&list[i], ranks == 1 && i == 0);
+        memory_free(list);
+    }
+    printf("]}\n");
+}
+
 /* ---------------------------------------------------------------- the command */
+
+/* A positive number behind an option; 0 if there is none. */
+static double positive(const char *name, const char *what, const char *text, struct problems *problems)
+{
+    if (!text) return 0;
+    char *end;
+    const double value = strtod(text, &end);
+    if (*end || end == text || !(value > 0) || !isfinite(value))
+        problems_add(problems, EXIT_INPUT, "%s: expected %s, a number above 0, found '%s'", name, what, text);
+    return value;
+}
 
 static int number_of_ranks(const char *text, int size, struct problems *problems)
 {
@@ -187,13 +265,18 @@ static void plan(const struct plan *p, const struct spec *spec, struct problems 
     if (!e) return;
     say_network(p, e);
     calibrate(p->comm, e, &calibration);
+    calibrate_replace(e, &calibration, p->latency, p->bandwidth, p->flops);
+    int rank;
+    MPI_Comm_rank(p->comm, &rank);
+    if (p->json && rank == 0) print_json(e, &calibration);
     say_memory(e, &calibration);
     say_step(e);
     say_probes(e);
     say_disk(e);
     if (spec_count(spec, "twins") > 0) log_say("not counted: %d twins", spec_count(spec, "twins"));
     say_time(e, &calibration);
-    say_basis(e, &calibration);
+    if (p->latency > 0 || p->bandwidth > 0) say_efficiency(e, &calibration);
+    say_basis(p, e, &calibration);
     estimate_destroy(&e);
 }
 
@@ -202,17 +285,25 @@ int command_plan(int argc, char **argv)
     struct plan p = {.comm = MPI_COMM_WORLD};
     struct problems problems = {0};
     struct argument_list rest = {0};
-    const char *ranks = NULL;
-    const struct argument_option options[] = {
-        {.name = "--ranks", .text = &ranks}, {.name = "--set", .list = &p.sets}, {0}};
+    const char *ranks = NULL, *latency = NULL, *bandwidth = NULL, *flops = NULL;
+    const struct argument_option options[] = {{.name = "--ranks", .text = &ranks},
+                                              {.name = "--latency", .text = &latency},
+                                              {.name = "--bandwidth", .text = &bandwidth},
+                                              {.name = "--flops", .text = &flops},
+                                              {.name = "--json", .flag = &p.json},
+                                              {.name = "--set", .list = &p.sets},
+                                              {0}};
     int rank, size;
     long length = 0;
     MPI_Comm_rank(p.comm, &rank);
     MPI_Comm_size(p.comm, &size);
     arguments_parse(argc, argv, options, &rest, &problems);
     p.ranks = number_of_ranks(ranks, size, &problems);
+    p.latency = positive("--latency", "seconds of a message", latency, &problems);
+    p.bandwidth = positive("--bandwidth", "bytes per second to one rank", bandwidth, &problems);
+    p.flops = positive("--flops", "flop per second of one rank", flops, &problems);
     p.input = arguments_input(&rest, "plan", &problems);
-    log_start(rank == 0, false);
+    log_start(rank == 0, p.json);
     char *text = problems.count ? NULL : arguments_read(p.comm, p.input, &length, &problems);
     struct spec *spec = NULL;
     if (text) check_sweep(&p, text, (size_t)length, &problems);

@@ -17,9 +17,9 @@ static int past_of(int k)
     return k < MOST_PAST ? k : MOST_PAST;
 }
 
-int krylov_eigen_kept(int k)
+int krylov_eigen_kept(int k, int64_t solves)
 {
-    return k + past_of(k);
+    return solves < past_of(k) ? k + (int)solves : k + past_of(k);
 }
 
 struct eigenpairs *eigenpairs_create(const struct linop *A, int k, bool smallest)

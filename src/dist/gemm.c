@@ -16,6 +16,8 @@
 #include "fortran.h"
 #include "gemm_private.h"
 
+#include <math.h>
+
 /* DGEMM copies its operands into an order of its own, which takes longer than multiplying them where one of them is
  * this thin. OpenBLAS has kernels without copies (SkylakeX; elsewhere nothing is lost) for products of up to MOST_SMALL
  * multiplications: 1.2 to 2.5 times as fast, in strips. */
@@ -318,7 +320,7 @@ static void panel_nt(double a, const struct dmat *A, const struct dmat *B, doubl
 static void need_rows(struct gemm_need *need, const struct grid *grid, int64_t width, int64_t cols, int slot)
 {
     const double size = (double)(width * cols), others = grid->nprow - 1;
-    need->messages += others * need->panels;
+    need->messages += others * ceil(need->panels);
     need->received += 8 * size * others / grid->nprow * need->panels;
     need->copied += 16 * (size + size / grid->nprow) * need->panels;
     need->work[slot] = width * cols;
@@ -330,7 +332,7 @@ static void need_columns(struct gemm_need *need, const struct grid *grid, int64_
 {
     const double size = (double)(rows * width), others = grid->npcol - 1;
     if (grid->npcol == 1) return;
-    need->messages += others * need->panels;
+    need->messages += others * ceil(need->panels);
     need->received += 8 * size * others / grid->npcol * need->panels;
     need->copied += 16 * size / grid->npcol * need->panels;
     need->work[SLOT_PANEL] = rows * width;
@@ -341,7 +343,7 @@ static void need_sums(struct gemm_need *need, int procs, int64_t size, bool rows
 {
     const double share = (double)size / procs;
     if (procs == 1) return;
-    need->messages += (procs - 1) * need->panels;
+    need->messages += (procs - 1) * ceil(need->panels);
     need->received += 8 * share * (procs - 1) * need->panels;
     need->copied += 8 * (share * (procs + 1) + (rows ? 2 * (double)size : 0)) * need->panels;
     need->work[SLOT_EXCHANGE] = need->work[SLOT_EXCHANGE] < size ? size : need->work[SLOT_EXCHANGE];

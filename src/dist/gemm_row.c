@@ -15,6 +15,8 @@
 
 #include "gemm_private.h"
 
+#include <math.h>
+
 /* The columns [k0, k1) of a matrix: whose they are. */
 struct deal {
     int64_t k0, k1;
@@ -261,7 +263,7 @@ static void need_gather(struct gemm_need *need, const struct grid *grid, int64_t
     const int64_t size = rows * width;
     const double others = grid->npcol - 1, own = (double)size / grid->npcol;
     const bool whole = width <= (int64_t)grid->block * grid->npcol, copied = rows < high || (whole && in_order);
-    need->messages = others * need->panels;
+    need->messages = others * ceil(need->panels);
     need->received = 8 * own * others * need->panels;
     need->copied = 16 * ((copied ? own : 0) + (whole ? 0 : (double)size)) * need->panels;
     need->work[SLOT_PANEL] = copied ? size : size - size / grid->npcol;
@@ -275,7 +277,7 @@ static void need_parts(struct gemm_need *need, const struct grid *grid, int64_t 
     const int64_t share = largest_local(width, grid->block, grid->npcol);
     const double others = grid->npcol - 1, part = (double)(share * rows);
     const bool whole = width <= (int64_t)grid->block * grid->npcol;
-    need->messages = others * need->panels;
+    need->messages = others * ceil(need->panels);
     need->received = 8 * part * others * need->panels;
     need->copied = (24 * part * (others - 1) + (whole ? 0 : 16 * (double)(width * inner))) * need->panels;
     need->work[SLOT_PANEL] = share * rows * (grid->npcol - 1);

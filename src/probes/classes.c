@@ -350,7 +350,9 @@ static void need(const struct probe *probe, const struct model *model, struct pr
     const struct state *s = probe->state;
     (void)model;
     need->passes = 2 + 2 * s->classes; /* a backward pass costs about two forward ones */
-    need->kept = krylov_eigen_kept(s->rank);
+    need->kept = krylov_eigen_kept(s->rank, 1);
+    need->more = 1;
+    need->most = krylov_eigen_kept(s->rank, INT64_MAX);
     need->work = s->classes * s->classes + 1;
     if (s->rank > 0) need->work += krylov_eigen_work(s->parameters, s->rank, 0);
     need->products = NEED_TRAIN;

@@ -320,7 +320,9 @@ static void need(const struct probe *probe, const struct model *model, struct pr
     const double share = (double)s->size / (double)model_parameters(model);
     const bool merged = s->which == CURVATURE_MAGNITUDE;
     const int copies = (merged ? s->rank : 0) + (s->reference >= 0 ? s->rank : 0);
-    need->kept = share * (ends * krylov_eigen_kept(s->rank) + copies);
+    need->kept = share * (ends * krylov_eigen_kept(s->rank, 1) + copies);
+    need->more = share * ends;
+    need->most = share * (ends * krylov_eigen_kept(s->rank, INT64_MAX) + copies);
     need->work = share * (krylov_eigen_work(s->size, s->rank, s->options.basis) + s->count);
     need->products = s->of == CURVATURE_TEST ? NEED_TEST : s->of == CURVATURE_BATCH ? NEED_BATCH : NEED_TRAIN;
     need->stays = true;

@@ -163,7 +163,7 @@ static void archive(struct probe *probe, const struct model *model, struct archi
 static void need(const struct probe *probe, const struct model *model, struct probe_need *need)
 {
     (void)model;
-    need->kept = 3;  /* the flow, the eigenvector and its image */
+    need->kept = 3;  /* the flow, the eigenvector and what foretells it */
     need->work = 21; /* the rate, a Krylov basis; Runge and Kutta take fewer */
     need->products = NEED_TRAIN;
     need->stays = true;

@@ -16,6 +16,9 @@ import tempfile
 import h5py
 import numpy as np
 
+from scaling import scaling
+import studies
+
 HERE = Path(__file__).resolve().parent
 INPUTS = HERE.parent.parent / "inputs"
 RANKS = 2
@@ -41,10 +44,17 @@ class Bench:
         self.rows.append({"study": study, "metric": metric, "ours": ours, "limit": limit, "peer": peer, "ratio": ratio,
                           "demanded": demanded})
 
-    def ours(self, program, *arguments, ranks=RANKS):
+    def ours(self, program, *arguments, ranks=RANKS, oversubscribe=False, threads=None):
+        """What a program of ours prints; `oversubscribe`: on more ranks than cores; `threads`: of BLAS, if not all there are."""
         folder = self.build if program == "eigentrain" else self.build / "tests"
-        command = [*self.mpirun, "-n", str(ranks), str(folder / program), *map(str, arguments)]
-        return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
+        more = ["--oversubscribe"] if oversubscribe and "--oversubscribe" not in self.mpirun else []
+        command = [*self.mpirun, *more, "-n", str(ranks), str(folder / program), *map(str, arguments)]
+        environment = {**os.environ, **({"OPENBLAS_NUM_THREADS": str(threads)} if threads else {})}
+        return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, env=environment).stdout
+
+    @staticmethod
+    def say(text):
+        say(text)
 
     def peer(self, script, *arguments, fast=True):
         """A peer's answer, with the BLAS kernel that we use or with the one that it takes by itself; None if it can't run."""
@@ -73,7 +83,7 @@ def read_kernel(bench):
 
 
 def training_steps(bench):
-    for width, demanded in ((1024, 0.70), (2048, 0.80)):
+    for width, demanded in ((1024, 0.85), (2048, 0.90)):
         say(f"training step, width {width} …")
         training_step(bench, width, demanded)
 
@@ -84,7 +94,7 @@ def training_step(bench, width, demanded):
     ours = json.loads(bench.ours("bench_step", width))
     bench.row(study, "GFLOP/s beside two local DGEMMs of the same shapes", ours["gflops"], limit=ours["local_gflops"],
               ratio=ours["ratio"], demanded=f">= {demanded}")
-    for fast, name, least in ((True, "PyTorch, same BLAS kernel", 1.0), (False, "PyTorch as it comes", 2.5)):
+    for fast, name, least in ((True, "PyTorch, same BLAS kernel", 1.25), (False, "PyTorch as it comes", 2.5)):
         peer = bench.peer("peer_torch.py", width, 9 if fast else 3, fast=fast)
         if peer:
             bench.row(study, f"seconds a step beside {name} ({peer['kernel']})", ours["step_seconds"],
@@ -221,7 +231,7 @@ def hessian_rows(bench, study, pairs, demanded):
     bench.row(study, "seconds of a product, beside a gradient", ours["product_seconds"],
               limit=ours["gradient_seconds"], ratio=ours["ratio"], demanded="<= 1.9")
     vectors = (ours["basis"] + 4) * ours["vector_bytes"]
-    bench.row(study, "MiB a rank of a solve (beside its results), and (basis + 4) vectors", ours["solve_bytes"] / 2**20,
+    bench.row(study, "MiB a rank of a solve with its results, and (basis + 4) vectors", ours["solve_bytes"] / 2**20,
               limit=vectors / 2**20, ratio=ours["solve_bytes"] / vectors, demanded="<= 1.2")
     assert all(run["residual"] <= 1e-8 for run, _ in pairs), pairs
     if not peer:
@@ -283,7 +293,7 @@ def full_batch(bench):
     say(f"{study} …")
     ours = training(bench, "full_batch.yaml")
     bench.row(study, f"GFLOP/s beside two local DGEMMs of the same shapes, {ours['columns']} images at a time", ours["gflops"],
-              limit=ours["local_gflops"], ratio=ours["ratio"], demanded=">= 0.65")
+              limit=ours["local_gflops"], ratio=ours["ratio"], demanded=">= 0.80")
     grown, count = ours["peak"] - ours["peak_before"], ours["count"]
     bench.row(study, "MiB a rank: weights, gradient, data, activations of a chunk, by count", grown / 2**20, limit=count / 2**20,
               ratio=grown / count, demanded="<= 1.2")
@@ -330,7 +340,8 @@ def table(rows):
 
 
 STUDIES = {"step": training_steps, "svd": singular_values, "twins": twins, "hessian": hessian, "laws": laws, "low_rank": low_rank,
-           "full_batch": full_batch, "plan": plan}
+           "full_batch": full_batch, "overhead": studies.overhead, "grids": studies.grids, "messages": studies.messages,
+           "scaling": scaling, "plan": plan, "large": studies.large}
 
 
 def main():
@@ -343,11 +354,11 @@ def main():
         bench = Bench(arguments.build.resolve(), arguments.mpirun, Path(scratch))
         bench.kernel = read_kernel(bench)
         say(f"BLAS kernel {bench.kernel}, {RANKS} ranks")
+        path = arguments.build / "bench.json"
         for study in arguments.studies or STUDIES:
             STUDIES[study](bench)
+            path.write_text(json.dumps(bench.rows, indent=1) + "\n")  # stays if a later study fails
     table(bench.rows)
-    path = arguments.build / "bench.json"
-    path.write_text(json.dumps(bench.rows, indent=1) + "\n")
     print(f"written: {path}")
 
 

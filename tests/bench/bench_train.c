@@ -1,22 +1,14 @@
 /* bench_train INPUT [KEY=VALUE]…: a training step of an input beside the same DGEMMs, of one chunk of samples, run by
  * every rank for itself at the same time, alternating; and the memory of the training beside its count. Prints one JSON
  * object. */
-#include "base/error.h"
 #include "base/launch.h"
-#include "base/memory.h"
-#include "base/spec.h"
 #include "dist/krylov.h"
-#include "net/backprop.h"
 #include "net/layout.h"
-#include "train/low_rank.h"
-#include "train/optimizer.h"
 
 #include "bench.h"
+#include "training.h"
 
-#include <stdio.h>
-#include <string.h>
-
-enum { REPEATS = 5, LONGEST = 1 << 16 };
+enum { REPEATS = 5 };
 
 static const double AT_LEAST = 0.5; /* seconds of one measurement: short steps are repeated */
 
@@ -81,26 +73,6 @@ static void local_destroy(struct local *w)
     memory_free(w->C);
 }
 
-struct training {
-    struct model *model;
-    struct data *data;
-    struct backprop *backprop;
-    struct params *gradient;
-    struct optimizer *optimizer;
-    double loss;
-    int times;
-};
-
-static void step(void *context)
-{
-    struct training *t = context;
-    for (int i = 0; i < t->times; i++) {
-        t->loss = backprop_gradient(t->backprop, t->model, t->data->train, t->gradient);
-        grid_sum(t->model->grid, &t->loss, 1);
-        optimizer_step(t->optimizer, t->model, t->gradient, 1e-6);
-    }
-}
-
 static int64_t bytes_by_count(const struct training *t, int64_t columns)
 {
     const struct grid *grid = t->model->grid;
@@ -118,18 +90,19 @@ static void calibrate(MPI_Comm comm, void (*work)(void *), void *context, int *t
     *times = seconds < AT_LEAST ? (int)(AT_LEAST / seconds) + 1 : 1;
 }
 
-static void measure(struct training *t, int64_t columns, double before)
+static void measure(struct training_steps *s, int64_t columns, double before)
 {
+    const struct training *t = &s->training;
     const struct grid *grid = t->model->grid;
     double local[REPEATS], ours[REPEATS], share[REPEATS];
-    calibrate(grid->comm, step, t, &t->times);
+    calibrate(grid->comm, training_run, s, &s->times);
     const double peak = (double)memory_peak();
     struct local w = local_create(t->model, columns);
-    const double flops = w.flops * (double)t->data->train->samples / (double)columns;
+    const double flops = w.flops * (double)batches_columns(t->batches) / (double)columns;
     calibrate(grid->comm, local_products, &w, &w.times);
     for (int r = 0; r < REPEATS; r++) {
         local[r] = grid->size * w.flops * w.times / bench_time(grid->comm, local_products, &w);
-        ours[r] = bench_time(grid->comm, step, t) / t->times;
+        ours[r] = bench_time(grid->comm, training_run, s) / s->times;
         share[r] = flops / ours[r] / local[r]; /* pair by pair: the machine's own speed drifts */
     }
     const double seconds = bench_median(ours, REPEATS);
@@ -143,63 +116,19 @@ static void measure(struct training *t, int64_t columns, double before)
     local_destroy(&w);
 }
 
-static bool prepare(struct training *t, const struct grid *grid, const struct spec *spec, struct problems *problems)
-{
-    const struct loss loss = loss_of(spec);
-    t->data = data_create(grid, spec, problems);
-    if (!t->data) return false;
-    const struct dataset *train = t->data->train;
-    t->model = model_is_low_rank(spec) ? low_rank_create(grid, spec, train, &loss, problems)
-                                       : model_create(grid, spec, train->features, train->outputs, problems);
-    if (!t->model) return false;
-    const int64_t chunk = spec_is(spec, "train.microbatch", "all") ? 0 : spec_int(spec, "train.microbatch");
-    t->backprop = backprop_create(t->model, &loss, train->samples, chunk);
-    t->gradient = params_create(t->model);
-    t->optimizer = optimizer_create(t->model, spec);
-    t->times = 1;
-    return true;
-}
-
-static void clear(struct training *t)
-{
-    optimizer_destroy(&t->optimizer);
-    params_destroy(&t->gradient);
-    backprop_destroy(&t->backprop);
-    model_destroy(&t->model);
-    data_destroy(&t->data);
-}
-
-static struct spec *read_input(int argc, char **argv, struct problems *problems)
-{
-    char *text = NEW(char, LONGEST);
-    FILE *file = argc > 1 ? fopen(argv[1], "rb") : NULL;
-    if (!file) problems_add(problems, EXIT_INPUT, "bench_train INPUT [KEY=VALUE]…: no such input");
-    const size_t length = file ? fread(text, 1, LONGEST, file) : 0;
-    if (file) fclose(file);
-    struct spec *spec =
-        file ? spec_read(text, length, argv[1], argc - 2, (const char *const *)argv + 2, problems) : NULL;
-    memory_free(text);
-    return spec;
-}
-
 int main(int argc, char **argv)
 {
     launch_prepare(argv);
     MPI_Init(&argc, &argv);
     struct problems problems = {0};
-    struct spec *spec = read_input(argc, argv, &problems);
+    struct spec *spec = training_input(argc, argv, 0, NULL, &problems);
     struct grid *grid = spec ? layout_create(MPI_COMM_WORLD, spec, &problems) : NULL;
     krylov_start(MPI_COMM_WORLD);
-    struct training t = {0};
+    struct training_steps s = {.times = 1};
     const double before = (double)memory_peak();
-    if (!grid || !prepare(&t, grid, spec, &problems)) {
-        problems_print(&problems);
-        MPI_Abort(MPI_COMM_WORLD, EXIT_INPUT);
-        return EXIT_INPUT;
-    }
-    const int64_t chunk = spec_is(spec, "train.microbatch", "all") ? 0 : spec_int(spec, "train.microbatch");
-    measure(&t, backprop_columns(grid, t.data->train->samples, chunk), before);
-    clear(&t);
+    if (!grid || !training_create(&s.training, grid, spec, &problems)) return training_refuse(&problems);
+    measure(&s, backprop_columns(grid, batches_columns(s.training.batches), training_chunk(spec)), before);
+    training_destroy(&s.training);
     krylov_end();
     grid_destroy(&grid);
     spec_destroy(&spec);
