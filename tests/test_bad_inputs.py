@@ -712,7 +712,7 @@ def contents(folder):
             for path in folder.rglob("*")}
 
 
-def start(row, eigentrain, mpirun, folder, ranks=1):
+def start(row, eigentrain, mpirun, folder, ranks=1, environment=None):
     """Runs a row in a folder; returns what has finished and the messages of eigentrain in their order."""
     if isinstance(row.input, str):
         (folder / "input.yaml").write_text(row.input, encoding="utf-8")
@@ -724,7 +724,8 @@ def start(row, eigentrain, mpirun, folder, ranks=1):
     words = row.words if row.words is not None else ("run", "input.yaml", "--out", "out", *row.args)
     launcher = [*mpirun, "-n", str(ranks)] if ranks > 1 else []
     with tempfile.TemporaryDirectory(prefix="r") as own:  # mpiruns that start at the same time quarrel over one
-        done = execute([*launcher, str(eigentrain), *words], TIMEOUT, cwd=folder, env=child_environment(TMPDIR=own))
+        done = execute([*launcher, str(eigentrain), *words], TIMEOUT, cwd=folder,
+                       env={**(environment or child_environment()), "TMPDIR": own})
     assert done.returncode is not None, f"still running after {TIMEOUT} s\n{done.stdout}{done.stderr}"
     head = "eigentrain: "
     messages = [line.removeprefix(head) for line in done.stderr.splitlines() if line.startswith(head)]
@@ -743,13 +744,14 @@ def each_on_its_ranks(rows):
 @pytest.fixture(scope="session")
 def started(request, eigentrain, mpirun, tmp_path_factory):
     """All selected rows, some at a time, for most of a start is waiting: started[name, ranks] is (future, folder)."""
+    environment = child_environment()  # once: pytest writes into its own between tests
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         found = {}
         for item in request.session.items:
             if item.function.__name__ == "test_bad_input" and item.module.__name__ == __name__:
                 row, ranks = item.callspec.params["row"], item.callspec.params["ranks"]
                 folder = tmp_path_factory.mktemp("row")
-                found[row.name, ranks] = pool.submit(start, row, eigentrain, mpirun, folder, ranks), folder
+                found[row.name, ranks] = pool.submit(start, row, eigentrain, mpirun, folder, ranks, environment), folder
         yield found
         pool.shutdown(cancel_futures=True)
 
