@@ -254,6 +254,8 @@ def draw_values(axis, entry, places, **look):
     values, places = np.broadcast_arrays(entry.values(), places)
     if entry.range:
         low, high = entry.range
+        if axis.get_yscale() == "log":  # from zero: from the lower end of the axis
+            low = max(low, axis.get_ylim()[0])
         axis.errorbar(places, values, [values - low, high - values], elinewidth=2.2, capsize=3, clip_on=False,
                       **{**LOOK, "marker": "none", **look})
     else:
