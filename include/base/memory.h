@@ -20,6 +20,10 @@ void *memory_grow(void *old, size_t count, size_t more, size_t size);
 /* Local. Frees what memory_new gave; NULL is allowed. */
 void memory_free(void *memory);
 
+/* Local. Gives the pages of an array that is not read again back to the system before it is freed, as far as the system
+ * takes them. */
+void memory_forget(void *memory, size_t bytes);
+
 /* Local. printf into a new string (memory_free). */
 char *memory_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

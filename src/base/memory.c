@@ -6,10 +6,12 @@
 #include <malloc.h>
 #endif
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector register */
 
@@ -64,6 +66,15 @@ void *memory_grow(void *old, size_t count, size_t more, size_t size)
 void memory_free(void *memory)
 {
     free(memory);
+}
+
+void memory_forget(void *memory, size_t bytes)
+{
+#ifdef MADV_DONTNEED
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)memory + page - 1) / page * page,
+                    to = ((uintptr_t)memory + bytes) / page * page;
+    if (to > from) madvise((void *)from, to - from, MADV_DONTNEED);
+#endif
 }
 
 char *memory_text(const char *format, ...)

@@ -424,6 +424,7 @@ static void take_vectors(const struct solve *s)
 static void finish(struct solve *s)
 {
     space_destroy_work(&s->space);
+    space_forget(&s->space, s->E->rank);
     take_vectors(s);
     space_destroy_basis(&s->space);
     memory_free(s->theta);

@@ -21,7 +21,7 @@ void space_create(struct space *s)
     must(BVCreate(s->A->comm, &s->V));
     must(BVSetSizesFromVec(s->V, like, s->room));
     must(BVSetType(s->V, BVMAT));
-    must(BVSetOrthogonalization(s->V, BV_ORTHOG_CGS, BV_ORTHOG_REFINE_ALWAYS, PETSC_DEFAULT, BV_ORTHOG_BLOCK_GS));
+    must(BVSetOrthogonalization(s->V, BV_ORTHOG_CGS, BV_ORTHOG_REFINE_IFNEEDED, PETSC_DEFAULT, BV_ORTHOG_BLOCK_GS));
     must(VecDestroy(&like));
     s->H = NEW(double, s->room * s->room);
 }
@@ -36,6 +36,15 @@ void space_destroy_basis(struct space *s)
 {
     must(BVDestroy(&s->V));
     memory_free(s->H);
+}
+
+void space_forget(struct space *s, int first)
+{
+    double *columns;
+    must(BVGetArray(s->V, &columns));
+    const int64_t nloc = s->A->nloc;
+    memory_forget(columns + first * nloc, (size_t)((s->room - first) * nloc) * sizeof *columns);
+    must(BVRestoreArray(s->V, &columns));
 }
 
 double *space_entry(const struct space *s, int i, int j)
@@ -69,14 +78,28 @@ void space_combine(const struct space *s, int first, int count, double *along, V
     must(BVMultVec(s->V, 1, 0, x, along));
 }
 
-/* Column j ← (I − V Vᵀ) column j, for those before it; along gets the components if wanted. Projected twice. Returns
- * the length of what is left. */
+/* Column j ← (I − V Vᵀ) column j, for those before it; along gets the components if wanted. Projected again where much
+ * was taken away. Returns the length of what is left. */
 static double orthogonalize(const struct space *s, int j, double *along)
 {
     double left;
     must(BVSetActiveColumns(s->V, 0, s->room));
     must(BVOrthogonalizeColumn(s->V, j, along, &left, NULL));
     return left;
+}
+
+/* Column j + 1, which is B v_j, ← it without its components along v_j and along the vectors whose products had one along
+ * v_j: B is symmetric, so these are nearly all, and the whole basis need be gone through once only after that, not
+ * twice. known[j + 1] ← them. */
+static void subtract_known(const struct space *s, int j, double *known)
+{
+    int first = 0;
+    for (int i = 0; i < j; i++) known[i] = *space_entry(s, j, i);
+    while (first < j && known[first] == 0) first++;
+    must(BVSetActiveColumns(s->V, j, s->room));
+    must(BVDotColumn(s->V, j + 1, known + j));
+    must(BVSetActiveColumns(s->V, first, s->room));
+    must(BVMultColumn(s->V, -1, 1, j + 1, known + first));
 }
 
 void space_random(const struct space *s, int round, Vec x)
@@ -139,11 +162,17 @@ static void multiply_column(struct space *s, int j)
 void space_expand(struct space *s)
 {
     const int j = s->count;
-    double *h = space_entry(s, 0, j);
+    double *h = space_entry(s, 0, j), rest = NAN;
     multiply_column(s, j);
     const double length = column_norm(s, j + 1);
     memset(h, 0, (size_t)s->room * sizeof *h);
-    const double rest = isfinite(length) ? orthogonalize(s, j + 1, h) : NAN;
+    if (isfinite(length)) {
+        double *known = NEW(double, j + 1);
+        subtract_known(s, j, known);
+        rest = orthogonalize(s, j + 1, h);
+        for (int i = 0; i <= j; i++) h[i] += known[i];
+        memory_free(known);
+    }
     s->count++;
     s->broken = s->broken || !isfinite(rest);
     if (length > s->length) s->length = length;

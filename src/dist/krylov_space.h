@@ -31,6 +31,9 @@ void space_create(struct space *s);
 /* Collective on A->comm. Frees the work vectors; and the basis. */
 void space_destroy_work(struct space *s);
 
+/* Collective on A->comm. Columns from `first` on are not used any more: their memory is free for others. */
+void space_forget(struct space *s, int first);
+
 /* Collective on A->comm. See there. */
 void space_destroy_basis(struct space *s);
 
