@@ -88,9 +88,9 @@ static double orthogonalize(const struct space *s, int j, double *along)
     return left;
 }
 
-/* Column j + 1, which is B v_j, ← it without its components along v_j and along the vectors whose products had one along
- * v_j: B is symmetric, so these are nearly all, and the whole basis need be gone through once only after that, not
- * twice. known[j + 1] ← them. */
+/* Column j + 1, which is B v_j, ← it without its components along v_j and along the vectors whose products had one
+ * along v_j: B is symmetric, so these are nearly all, and the whole basis need be gone through once only after that,
+ * not twice. known[j + 1] ← them. */
 static void subtract_known(const struct space *s, int j, double *known)
 {
     int first = 0;
