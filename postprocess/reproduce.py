@@ -20,6 +20,7 @@ import time
 import yaml
 
 from collect import collect
+import laws
 import page
 from plot import draw_run
 from published import compared_run
@@ -39,6 +40,7 @@ class Study:
     name: str
     input: Path
     sets: dict = field(default_factory=dict)
+    laws: list = None
     pictures: list = field(default_factory=list)
     rows: list = field(default_factory=list)
     seconds: float = 0
@@ -67,7 +69,7 @@ def study_of(entry, full):
     """From an entry of papers.yaml."""
     small = None if full else entry.get("small")
     path = small if isinstance(small, str) else entry["input"]
-    return Study(path.rpartition("/")[2], INPUTS / f"{path}.yaml", small if isinstance(small, dict) else {})
+    return Study(path.rpartition("/")[2], INPUTS / f"{path}.yaml", small if isinstance(small, dict) else {}, entry.get("laws"))
 
 
 # ---------------------------------------------------------------- running
@@ -102,6 +104,18 @@ def run_study(study, options):
     return out
 
 
+def count_laws(study, options):
+    """Runs the command `laws` in place of a training."""
+    where, start = options.out / "runs", time.monotonic()
+    with open(where / f"{study.name}.log", "w", encoding="utf-8") as log:
+        try:
+            program = [*shlex.split(options.mpirun), "-n", "1", os.path.relpath(options.program, where)]
+            study.rows += laws.counted(study, program, os.path.relpath(study.input, where), where, log)
+        except RuntimeError as error:
+            study.failure = str(error)
+    study.seconds = round(time.monotonic() - start, 1)
+
+
 def prepare(study, out, options):
     """Moves away what other code or another input has left; makes the files that some inputs read."""
     stamp = out.with_suffix(".stamp")
@@ -116,16 +130,16 @@ def prepare(study, out, options):
 
 
 # ---------------------------------------------------------------- looking
-def look(study, out):
+def look(study, out, formats):
     """Draws the study's figures and compares its numbers."""
     with plt.rc_context(STYLE):
         if study.is_sweep:
-            compared, sweep = collect(out, ("png", "pdf")), open_sweep(out)
+            compared, sweep = collect(out, formats), open_sweep(out)
             for member, run in zip(sweep.members, runs_of(sweep)):
                 study.rows += page.check_rows(study.name, run, member.name) if run else []
         else:
             run = open_run(out)
-            draw_run(run, ("png", "pdf"))
+            draw_run(run, formats)
             compared = compared_run(run)
             study.rows += page.check_rows(study.name, run)
     study.rows = [page.compared_row(study.name, row) for row in compared] + study.rows
@@ -140,18 +154,26 @@ def chosen(out):
     return (seen or files)[:MOST_PICTURES]
 
 
-def judge(study, options):
-    """Runs a study and looks at it. Its end is one of the statements."""
-    print(f"{study.name} …", flush=True)
-    out = run_study(study, options)
-    with open(options.out / "runs" / f"{study.name}.log", "a", encoding="utf-8") as log:
+def look_aside(study, out, log_file, formats):
+    """Looks at a study; what that prints goes to its log."""
+    with open(log_file, "a", encoding="utf-8") as log:
         screen, sys.stdout = sys.stdout, log
         try:
-            look(study, out)
+            look(study, out, formats)
         except (RunError, OSError) as error:
             study.failure = study.failure or f"Nothing to look at: {error}"
         finally:
             sys.stdout = screen
+
+
+def judge(study, options):
+    """Runs a study and looks at it. Its end is one of the statements."""
+    print(f"{study.name} …", flush=True)
+    if study.laws is not None:
+        count_laws(study, options)
+    else:
+        look_aside(study, run_study(study, options), options.out / "runs" / f"{study.name}.log",
+                   ("png", "pdf") if options.full else ("png",))
     study.rows.append({"study": study.name, "quantity": "the study runs to its end", "known_by": "", "published": "",
                        "expected": "", "measured": study.failure or "done", "tolerance": "", "passed": not study.failure,
                        "note": ""})

@@ -233,6 +233,24 @@ def test_papers_name_shipped_inputs():
             assert (ROOT / "inputs" / f"{path}.yaml").is_file(), path
 
 
+def test_every_shipped_study_is_reproduced():
+    """But the one whose data the user must bring."""
+    named = {path for study in studies() for path in (study["input"], study.get("small")) if isinstance(path, str)}
+    shipped = {f"{file.parent.name}/{file.stem}" for file in (ROOT / "inputs").glob("*/*.yaml")}
+    assert shipped - named == {"smooth/smooth_lowrank_cifar"}
+
+
+def test_reproduce_counts_laws(eigentrain, mpirun, tmp_path):
+    (tmp_path / "eigentrain").symlink_to(eigentrain)
+    done = script("reproduce.py", "--build", tmp_path, "--out", tmp_path / "out", "--mpirun", shlex.join(mpirun), "--only", "law_counts_sizes",
+                  "residual_laws", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {row["quantity"]: row for row in json.loads((tmp_path / "reproduce.json").read_text())["rows"]}
+    assert all(row["passed"] for row in rows.values()), rows
+    assert rows["relu networks with just the laws that theory knows"]["measured"] == "24 of 24"
+    assert rows["path_rank, relu network 1-1-3-1-3-1-1 with skip connections"]["measured"] == "2"
+
+
 def test_reproduce(eigentrain, mpirun, tmp_path):
     (tmp_path / "build").mkdir()
     (tmp_path / "build" / "eigentrain").symlink_to(eigentrain)
