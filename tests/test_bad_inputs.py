@@ -341,6 +341,7 @@ ARGUMENTS = [
     Row("unknown command", text(), ["there is no command 'rnu' (did you mean 'run'?)"], words=("rnu", "input.yaml"),
         usage=True, ranks=(1, 2)),
     Row("no command", None, [], words=(), usage=True, ranks=(1, 2)),
+    Row("help of an unknown command", None, ["there is no command 'pland' (did you mean 'plan'?)"], words=("help", "pland"), usage=True),
     Row("unknown key of keys", None, ["train.lrr: unknown key (did you mean train.lr?)"], words=("keys", "train.lrr"),
         ranks=(1, 2)),
     Row("two keys of keys", None, ["keys takes at most one key"], words=("keys", "train.lr", "train.batch")),
@@ -811,6 +812,15 @@ def test_divergence(given, folders, ranks, eigentrain, mpirun, tmp_path):
         assert path.suffix == ".h5"
         with h5py.File(path) as file:
             assert np.isfinite(file["W1"][:]).all()
+
+
+# ---------------------------------------------------------------- help
+@pytest.mark.parametrize("words", [("plan", "--help"), ("plan", "input.yaml", "-h"), ("help", "plan")])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_help_of_one_command(command, words, ranks):
+    done = command(*words, ranks=ranks)
+    assert done.returncode == 0 and not done.stderr
+    assert done.stdout.count("  plan INPUT.yaml") == 1 and "verify" not in done.stdout
 
 
 # ---------------------------------------------------------------- overwriting

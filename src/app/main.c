@@ -83,22 +83,53 @@ static const struct command {
      "read every file of runs and sweeps again: whether they are whole, and all there"},
     {"keys", command_keys, "keys [KEY]", "every key of the input file: type, default, bounds, unit, meaning"},
     {"info", command_info, "info", "version, libraries, BLAS kernel in use, MPI, CPU"},
-    {"help", command_help, "help", "this text"},
+    {"help", command_help, "help [COMMAND]", "this text, or that of one command (also: COMMAND --help)"},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
-static void print_usage(FILE *out)
+static const struct command *find_command(const char *name)
+{
+    for (int i = 0; i < COMMANDS; i++)
+        if (strcmp(name, commands[i].name) == 0) return &commands[i];
+    return NULL;
+}
+
+/* Of one command, or of all. */
+static void print_usage(FILE *out, const struct command *command)
 {
     fprintf(out, "usage: [mpirun -n RANKS] eigentrain COMMAND …\n\n");
-    for (int i = 0; i < COMMANDS; i++) fprintf(out, "  %s\n        %s\n", commands[i].usage, commands[i].meaning);
+    for (int i = 0; i < COMMANDS; i++)
+        if (!command || command == &commands[i])
+            fprintf(out, "  %s\n        %s\n", commands[i].usage, commands[i].meaning);
     fprintf(out, "\nexit codes: 0 done, 2 the input is wrong, 3 the environment, 4 diverged, 70 a bug,\n"
                  "            85 stopped early with a valid checkpoint (go on with --resume)\n");
 }
 
+static int refuse_command(const char *name)
+{
+    const char *names[COMMANDS];
+    if (!is_root()) return EXIT_INPUT;
+    for (int i = 0; i < COMMANDS; i++) names[i] = commands[i].name;
+    if (*name) {
+        const char *near = spec_nearest(name, names, COMMANDS);
+        fprintf(stderr, "eigentrain: there is no command '%s'%s%s%s\n", name, near ? " (did you mean '" : "",
+                near ? near : "", near ? "'?)" : "");
+    }
+    print_usage(stderr, NULL);
+    return EXIT_INPUT;
+}
+
 static int command_help(int argc, char **argv)
 {
-    if (is_root()) print_usage(stdout);
+    const struct command *one = argc > 0 ? find_command(argv[0]) : NULL;
+    if (argc > 0 && !one) return refuse_command(argv[0]);
+    if (is_root()) print_usage(stdout, one);
     return EXIT_DONE;
+}
+
+static bool asks_for_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
 }
 
 /* A command that trains must not die of a signal that comes while it starts. */
@@ -109,20 +140,13 @@ static bool trains(const char *name)
 
 static int command(int argc, char **argv)
 {
-    const char *name = argc > 1 ? argv[1] : "", *names[COMMANDS];
-    for (int i = 0; i < COMMANDS; i++) {
-        names[i] = commands[i].name;
-        if (strcmp(name, names[i]) == 0) return commands[i].run(argc - 2, argv + 2);
-    }
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) return command_help(0, NULL);
-    if (!is_root()) return EXIT_INPUT;
-    if (argc > 1) {
-        const char *near = spec_nearest(name, names, COMMANDS);
-        fprintf(stderr, "eigentrain: there is no command '%s'%s%s%s\n", name, near ? " (did you mean '" : "",
-                near ? near : "", near ? "'?)" : "");
-    }
-    print_usage(stderr);
-    return EXIT_INPUT;
+    char *name = argc > 1 ? argv[1] : "";
+    const struct command *found = find_command(name);
+    if (asks_for_help(name)) return command_help(0, NULL);
+    if (!found) return refuse_command(name);
+    for (int i = 2; i < argc; i++)
+        if (asks_for_help(argv[i])) return command_help(1, &name);
+    return found->run(argc - 2, argv + 2);
 }
 
 int main(int argc, char **argv)
