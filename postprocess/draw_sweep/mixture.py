@@ -205,6 +205,7 @@ def draw_all_spectra(sweep, runs, axis):
             axes[row, column].set_title(f"{matrix}, {axis.label} {member.parameters[axis.key]}")
     for row in axes:
         row[0].set_ylabel("number of eigenvalues")
-    axes[0, 0].legend(loc="best", fontsize=7.5)
+    if axes[0, 0].get_legend_handles_labels()[0]:  # a bulk has a theory, a known value none
+        axes[0, 0].legend(loc="best", fontsize=7.5)
     headline(figure, "Outliers and edge of the bulk are where theory has them", sweep.name)
     yield "mixture_spectra", figure
