@@ -105,9 +105,10 @@ void dmat_collect(struct dmat *C);
 /* Collective on the grid. The end of either: a C that was collected is summed over the ranks. */
 void dmat_release(struct dmat *A);
 
-/* Collective on the grid. C (m × r) ← op(A) B for a few columns B, both whole on every rank, column-major: one local
- * product and one sum, so that nothing of A is sent. C has the same bits on every rank. */
-void dmat_times_few(char ta, const struct dmat *A, int r, const double *B, double *C);
+/* Collective on the grid. A X (m × r) and behind it Aᵀ Y (n × r) for a few columns, all whole on every rank,
+ * column-major: local products and one sum, so that nothing of A is sent. The result has the same bits on every rank.
+ */
+void dmat_times_few(const struct dmat *A, int r, const double *X, const double *Y, double *both);
 
 /* Local. A ← X Yᵀ for X (m × r) and Y (n × r), whole on every rank. */
 void dmat_outer(struct dmat *A, int r, const double *X, const double *Y);

@@ -18,7 +18,8 @@ static double *my_rows(const struct dmat *A, bool of_rows, int r, const double *
     return part;
 }
 
-void dmat_times_few(char ta, const struct dmat *A, int r, const double *B, double *C)
+/* C ← my part of op(A) B, 0 elsewhere. */
+static void multiply_few(char ta, const struct dmat *A, int r, const double *B, double *C)
 {
     const bool plain = ta == 'N';
     const int64_t length = plain ? A->m : A->n;
@@ -30,9 +31,15 @@ void dmat_times_few(char ta, const struct dmat *A, int r, const double *B, doubl
     for (int i = 0; i < m; i++)
         for (int j = 0; j < r; j++)
             C[(plain ? dmat_row(A, i) : dmat_col(A, i)) + j * length] = product[i + (int64_t)j * m];
-    grid_sum(A->grid, C, to_int(length * r));
     memory_free(product);
     memory_free(from);
+}
+
+void dmat_times_few(const struct dmat *A, int r, const double *X, const double *Y, double *both)
+{
+    multiply_few('N', A, r, X, both);
+    multiply_few('T', A, r, Y, both + A->m * r);
+    grid_sum(A->grid, both, to_int((A->m + A->n) * r));
 }
 
 void dmat_outer(struct dmat *A, int r, const double *X, const double *Y)

@@ -54,23 +54,37 @@ static void multiply_out(struct intrinsic *x, const struct factors_at *f)
     memory_free(US);
 }
 
-/* Q (n × r) ← its orthonormal factor, S ← S with what is left of it on that side. */
+/* C (r × r) ← E diag(value^power) Eᵀ. */
+static void power_of(int r, const double *E, const double *value, double power, double *C)
+{
+    double *scaled = NEW(double, r *r);
+    for (int j = 0; j < r; j++)
+        for (int i = 0; i < r; i++) scaled[i + j * r] = pow(value[j], power) * E[i + j * r];
+    factor_local_product('N', 'T', r, r, r, scaled, E, C);
+    memory_free(scaled);
+}
+
+/* Q (n × r) ← Q (QᵀQ)^{−1/2}, the nearest orthonormal columns; S ← S with (QᵀQ)^{1/2} on that side. After a step QᵀQ is
+ * next to the identity, and nothing is lost by forming it. */
 static void straighten(int n, int r, double *Q, char side, double *S)
 {
-    double *copy = NEW(double, (int64_t)n *r), *sigma = NEW(double, r), *Vt = NEW(double, r *r),
-           *product = NEW(double, r *r);
+    double *copy = NEW(double, (int64_t)n *r), *value = NEW(double, r), *E = NEW(double, r *r),
+           *gram = NEW(double, r *r), *product = NEW(double, r *r);
     memcpy(copy, Q, (size_t)n * (size_t)r * sizeof *copy);
-    factor_local_svd(n, r, copy, sigma, Q, Vt);
-    for (int j = 0; j < r; j++)
-        for (int i = 0; i < r; i++) Vt[i + j * r] *= sigma[i];
+    factor_local_product('T', 'N', r, r, n, Q, Q, gram);
+    factor_local_eigenpairs(r, gram, value, E);
+    power_of(r, E, value, -0.5, gram);
+    factor_local_product('N', 'N', n, r, r, copy, gram, Q);
+    power_of(r, E, value, 0.5, gram);
     if (side == 'L')
-        factor_local_product('N', 'N', r, r, r, Vt, S, product);
+        factor_local_product('N', 'N', r, r, r, gram, S, product);
     else
-        factor_local_product('N', 'T', r, r, r, S, Vt, product);
+        factor_local_product('N', 'N', r, r, r, S, gram, product);
     memcpy(S, product, (size_t)r * (size_t)r * sizeof *S);
     memory_free(product);
-    memory_free(Vt);
-    memory_free(sigma);
+    memory_free(gram);
+    memory_free(E);
+    memory_free(value);
     memory_free(copy);
 }
 
@@ -164,19 +178,17 @@ static void thin_rate(void *context, const double *y, double *dy)
     const int r = x->rank;
     const int64_t m = x->Z->m, n = x->Z->n;
     const struct factors_at f = factors_in(x, (double *)y), rate = factors_in(x, dy); /* f is read only */
-    double *GV = NEW(double, m *r), *GtU = NEW(double, n *r), *core = NEW(double, r *r);
+    double *GV = NEW(double, (m + n) * r), *GtU = GV + m * r, *core = NEW(double, r *r);
     struct small s = small_create(r);
     multiply_out(x, &f);
     x->gradient(x->context, x->Z, x->G);
-    dmat_times_few('N', x->G, r, f.V, GV);
-    dmat_times_few('T', x->G, r, f.U, GtU);
+    dmat_times_few(x->G, r, f.V, f.U, GV);
     factor_local_product('T', 'N', r, r, to_int(m), f.U, GV, core);
     decompose(x, f.S, core, &s);
     sides_rate(x, &s, GV, GtU, &f, &rate);
     middle_rate(&s, rate.S);
     memory_free(s.left);
     memory_free(core);
-    memory_free(GtU);
     memory_free(GV);
 }
 

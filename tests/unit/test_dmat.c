@@ -268,10 +268,62 @@ static void norms_and_dots(void **state)
     on_every_grid(sums_on);
 }
 
+/* ---------------------------------------------------------------- a few columns that every rank holds */
+
+static void few_columns_on(struct grid *grid)
+{
+    enum { FEW = 3 };
+    for (int s = 0; s < SHAPES; s++) {
+        const int64_t m = shapes[s][0], n = shapes[s][1];
+        struct dmat *A = gaussian(grid, m, n, 1), *columns = gaussian(grid, m + n, FEW, 2);
+        double *a = whole(A), *xy = whole(columns), *X = NEW(double, n *FEW), *Y = NEW(double, m *FEW),
+               *both = NEW(double, (m + n) * FEW);
+        for (int k = 0; k < FEW; k++) {
+            for (int64_t j = 0; j < n; j++) X[j + k * n] = xy[j + k * (m + n)];
+            for (int64_t i = 0; i < m; i++) Y[i + k * m] = xy[n + i + k * (m + n)];
+        }
+        dmat_times_few(A, FEW, X, Y, both);
+        for (int k = 0; k < FEW; k++) {
+            for (int64_t i = 0; i < m; i++) {
+                double sum = 0;
+                for (int64_t j = 0; j < n; j++) sum += a[i + j * m] * X[j + k * n];
+                assert_close(both[i + k * m], sum, 1e-12);
+            }
+            for (int64_t j = 0; j < n; j++) {
+                double sum = 0;
+                for (int64_t i = 0; i < m; i++) sum += a[i + j * m] * Y[i + k * m];
+                assert_close(both[m * FEW + j + k * n], sum, 1e-12);
+            }
+        }
+        dmat_outer(A, FEW, Y, X);
+        double *outer = whole(A);
+        for (int64_t i = 0; i < m; i++)
+            for (int64_t j = 0; j < n; j++) {
+                double sum = 0;
+                for (int k = 0; k < FEW; k++) sum += Y[i + k * m] * X[j + k * n];
+                assert_close(outer[i + j * m], sum, 1e-13);
+            }
+        memory_free(outer);
+        memory_free(both);
+        memory_free(Y);
+        memory_free(X);
+        memory_free(xy);
+        memory_free(a);
+        dmat_destroy(&columns);
+        dmat_destroy(&A);
+    }
+}
+
+static void few_columns(void **state)
+{
+    (void)state;
+    on_every_grid(few_columns_on);
+}
+
 static const struct CMUnitTest dmat_tests[] = {
     cmocka_unit_test(indices),         cmocka_unit_test(large_indices),    cmocka_unit_test(elements),
     cmocka_unit_test(borrowed_memory), cmocka_unit_test(views_of_columns), cmocka_unit_test(taken_columns),
-    cmocka_unit_test(slabs_and_back),  cmocka_unit_test(norms_and_dots),
+    cmocka_unit_test(slabs_and_back),  cmocka_unit_test(norms_and_dots),   cmocka_unit_test(few_columns),
 };
 
 UNIT_MAIN(dmat_tests, NULL, NULL)
