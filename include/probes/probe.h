@@ -65,7 +65,8 @@ struct probe_solve {
     int factors;      /* matrices that a product with it passes through */
     int rank;         /* leading triplets, by Krylov iteration; 0: the full spectrum */
     int kept;         /* sets of singular vectors that stay until the next measurement */
-    bool bulk;        /* of weights, whose values may lie in a bulk: Krylov iteration may need restarts */
+    double tolerance; /* of the leading triplets, relative to the first value */
+    double bulk; /* how likely all of them lie in a bulk, where Krylov iteration takes longer; 1: a random matrix */
 };
 
 /* What a measurement takes. */

@@ -179,7 +179,7 @@ static void run_krylov(struct work *w)
     const int64_t least = w->A->m < w->A->n ? w->A->m : w->A->n;
     const int rank = to_int(w->kernel->k);
     const struct krylov_options options = {
-        .tolerance = 1e-10, .max_products = 2 * krylov_need(least, rank).basis, .seed = 1, .stream = 1};
+        .tolerance = 1e-10, .max_products = 2 * krylov_basis(least, rank), .seed = 1, .stream = 1};
     struct linop *L = linop_of_matrix(w->A);
     struct triplets *T = triplets_create(L, rank);
     krylov_svd(L, &options, T);

@@ -35,8 +35,9 @@ bool estimate_in_factors(const struct estimate *e)
 
 double estimate_products(const struct probe_solve *solve)
 {
-    const struct krylov_need need = krylov_need(solve->m < solve->n ? solve->m : solve->n, solve->rank);
-    return solve->bulk ? 0.5 * (need.products + need.in_a_bulk) : need.products;
+    const struct krylov_need need =
+        krylov_need(solve->m < solve->n ? solve->m : solve->n, solve->rank, solve->tolerance);
+    return need.products + solve->bulk * (need.in_a_bulk - need.products);
 }
 
 static int64_t larger(int64_t a, int64_t b)
@@ -70,11 +71,11 @@ static void measure_probe(struct estimate_probe *p, const struct probe *probe, c
             p->flops += 4 * small * small * (large - small / 3);
             continue;
         }
-        const struct krylov_need need = krylov_need(least, solve->rank);
+        const struct krylov_need need = krylov_need(least, solve->rank, solve->tolerance);
         const double products = estimate_products(solve);
         p->products += products;
         p->least_products += need.products;
-        p->most_products += solve->bulk ? need.in_a_bulk : need.products;
+        p->most_products += solve->bulk > 0 ? need.in_a_bulk : need.products;
         p->flops += 2 * products * (double)solve->elements;
     }
 }

@@ -31,7 +31,7 @@ static double flops_of(enum estimate_kind kind, int64_t m, int64_t n, int64_t k)
     case KERNEL_SPECTRUM:
         return 4 * small * small * (large - small / 3);
     case KERNEL_KRYLOV: /* numbers read: the matrix, and half of the vectors of one side */
-        return a * b + krylov_need(to_int(small), to_int(k)).basis * (a + b) / 2;
+        return a * b + krylov_basis(to_int(small), to_int(k)) * (a + b) / 2;
     case KERNEL_QR:
         return 4 * small * small * (large - small / 3);
     case KERNEL_SVD:
@@ -348,7 +348,8 @@ static void count_target(struct estimate *e)
                                       .elements = d->outputs * d->features,
                                       .factors = 1,
                                       .rank = rank,
-                                      .bulk = true};
+                                      .tolerance = 1e-13, /* of matrix_problem.c */
+                                      .bulk = 1};
     const double local = share(e, d->outputs, d->features);
     const bool leading = spec_is(e->spec, "data.spectrum", "leading"),
                all = spec_is(e->spec, "data.spectrum", "spread");

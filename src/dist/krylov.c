@@ -420,18 +420,24 @@ static int64_t default_basis(int k)
     return 2 * k + extra;
 }
 
-struct krylov_need krylov_need(int64_t least, int k)
+int krylov_basis(int64_t least, int k)
 {
-    const int64_t basis = default_basis(k) < least ? default_basis(k) : least;
-    const int check = k < least ? 2 * CHECK_BASIS + 4 : 4;
-    return (struct krylov_need){.basis = to_int(basis),
-                                .products = to_int(2 * basis) + check,
-                                .in_a_bulk = to_int(k < least ? 4 * basis + basis / 2 : 2 * basis) + check};
+    return to_int(default_basis(k) < least ? default_basis(k) : least);
+}
+
+struct krylov_need krylov_need(int64_t least, int k, double tolerance)
+{
+    const int basis = krylov_basis(least, k);
+    const int check = k < least ? 2 * CHECK_BASIS + 4 : 4, behind_a_gap = 2 * basis + check;
+    if (tolerance <= 0 || basis == least) return (struct krylov_need){behind_a_gap, behind_a_gap};
+    const double edge = 0.58 * (13.8 - log10(tolerance)) * cbrt((double)k * (double)least);
+    return (struct krylov_need){.products = behind_a_gap,
+                                .in_a_bulk = edge + check > behind_a_gap ? (int)edge + check : behind_a_gap};
 }
 
 int64_t krylov_bytes(int64_t least, int k, int64_t mloc, int64_t nloc)
 {
-    const int64_t basis = krylov_need(least, k).basis;
+    const int64_t basis = krylov_basis(least, k);
     return 8 * ((basis + 3) * (mloc + nloc) + 6 * basis * basis); /* both sides' vectors; SLEPc's projected matrices */
 }
 
@@ -439,7 +445,7 @@ void krylov_svd(const struct linop *A, const struct krylov_options *options, str
 {
     if (T->rank == 0) return;
     const int64_t least = A->m < A->n ? A->m : A->n;
-    int64_t basis = options->basis ? options->basis : default_basis(T->rank);
+    int64_t basis = options->basis ? options->basis : krylov_basis(least, T->rank);
     if (basis > least) basis = least;
     struct solve s = {.A = A, .options = options, .T = T, .wide = A->m < A->n};
     s.x = NEW(double, A->nloc);

@@ -332,7 +332,8 @@ static void need(const struct probe *probe, const struct model *model, struct pr
                                       .factors = last - k,
                                       .rank = s->full ? 0 : s->rank[k],
                                       .kept = s->full ? 0 : 1,
-                                      .bulk = s->of == PROBE_OF_WEIGHTS};
+                                      .tolerance = s->tolerance,
+                                      .bulk = s->of == PROBE_OF_WEIGHTS ? 0.5 : 0};
         for (int l = k + 1; l <= last; l++) solve->elements += model->width[l] * model->width[l - 1];
     }
 }

@@ -276,7 +276,8 @@ static void need(const struct probe *probe, const struct model *model, struct pr
                                                   .factors = 1,
                                                   .rank = k < least ? k + 1 : k,
                                                   .kept = 2,
-                                                  .bulk = s->of == PROBE_OF_WEIGHTS};
+                                                  .tolerance = s->tolerance,
+                                                  .bulk = s->of == PROBE_OF_WEIGHTS ? 0.5 : 0};
     }
 }
 
