@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 
 from draw import draws
+from published import entries_of_run
 from style import (BLUE, GREEN, GREY, ORANGE, PINK, colours, headline, identity, index_colourbar, last_measured, line_style,
                    plt)
 
@@ -116,7 +117,7 @@ def draw_spectra(run, groups):
         if over_time(group):
             draw_values(axis, group)
         else:
-            draw_spectrum(axis, group)
+            draw_spectrum(axis, run, group)
     for row in axes:
         row[0].set_ylabel("leading eigenvalues" if over_time(groups[0]) else "number of eigenvalues")
     if axes.flat[0].get_legend_handles_labels()[0]:
@@ -148,7 +149,7 @@ def draw_values(axis, group):
     axis.set_xlabel(TIME)
 
 
-def draw_spectrum(axis, group):
+def draw_spectrum(axis, run, group):
     """The histogram of the last measurement, with what the theory says of edge and outliers; exact ones as steps."""
     row = last_measured(group["curvature_eigenvalue"])
     values = group["curvature_eigenvalue"][row]
@@ -156,7 +157,7 @@ def draw_spectrum(axis, group):
     axis.set_xlabel("eigenvalue")
     axis.set_axisbelow(True)
     if not group.measured("bulk_edge_theory"):
-        draw_multiplicities(axis, values)
+        draw_multiplicities(axis, values, theorems(run, group))
         return
     edge = group["bulk_edge_theory"][row]
     bins = np.linspace(min(values.min(), edge), max(values.max(), edge) * 1.02, 61)
@@ -174,17 +175,26 @@ def dimension(group):
     return float(group.attributes.get("samples", 1)) / float(group.attributes.get("phi", 1))
 
 
-def draw_multiplicities(axis, values):
-    """Distinct eigenvalues with their numbers of copies."""
+def theorems(run, group):
+    """Eigenvalues that are known in closed form."""
+    return [value for entry in entries_of_run(run) if entry.quantity == f"{group.name}/curvature_eigenvalue"
+            for value in entry.values()]
+
+
+def draw_multiplicities(axis, values, known):
+    """Distinct eigenvalues with their numbers of copies, and lines where they are known to be."""
     scale = np.abs(values).max()
     distinct = np.unique(np.round(values / scale, 9)) * scale
     counts = [int(np.sum(np.abs(values - value) < 1e-8 * scale)) for value in distinct]
-    axis.bar(distinct, counts, width=0.03 * scale, color=BLUE)
+    axis.bar(distinct, counts, width=0.03 * scale, color=BLUE, alpha=0.5 if known else 1, label="measured")
+    for number, value in enumerate(known):
+        axis.axvline(value, ymax=0.95, label=None if number else "theorem", **THEORY)
     for value, count in zip(distinct, counts):
         axis.annotate(f"{count} × {value:.5g}" if value > 1e-12 else f"{count} × 0", (value, count), rotation=90, ha="center",
-                      va="bottom", fontsize=7, xytext=(0, 3), textcoords="offset points")
+                      va="bottom", fontsize=7, xytext=(7 if known else 0, 3), textcoords="offset points")
     axis.set_ylim(0, 1.9 * max(counts))
-    axis.margins(x=0.12)
+    axis.set_xlim(min(0, values.min()) - 0.08 * scale, 1.15 * scale)
+    axis.locator_params(axis="x", nbins=6)
 
 
 def spectra_message(groups):

@@ -4,7 +4,8 @@ from math import comb
 
 import numpy as np
 
-from draw.mixture import MATRIX, THEORY, TIME, aligned, blocks_of, draw_rays, draw_spectrum
+from draw.mixture import (MATRIX, THEORY, TIME, aligned, blocks_of, draw_rays, draw_spectrum, spectra_message,
+                          title_of)
 from draw_sweep import draws_sweep
 from style import BLUE, GREEN, GREY, ORANGE, PINK, headline, plt
 
@@ -192,20 +193,19 @@ def collect(members, axis, operator):
 # ---------------------------------------------------------------- spectra side by side
 @draws_sweep
 def draw_all_spectra(sweep, runs, axis):
-    members = [(member, blocks_of(run)) for member, run in zip(sweep.members, runs) if run in members_of(runs)]
-    members = [(member, groups) for member, groups in members if groups and len(groups[0]["curvature_eigenvalue"][-1]) >= 20]
+    members = [(member, run, blocks_of(run)) for member, run in zip(sweep.members, runs) if run in members_of(runs)]
+    members = [each for each in members if each[2] and len(each[2][0]["curvature_eigenvalue"][-1]) >= 20]
     if axis.key.endswith("seed") or not 2 <= len(members) <= 6:
         return
-    rows = len(members[0][1])
+    rows = len(members[0][2])
     figure, axes = plt.subplots(rows, len(members), figsize=(3.7 * len(members), 2.9 * rows + 0.6), squeeze=False)
-    for column, (member, groups) in enumerate(members):
+    for column, (member, run, groups) in enumerate(members):
         for row, group in enumerate(groups):
-            draw_spectrum(axes[row, column], group)
-            matrix = MATRIX[str(group.attributes.get("operator"))]
-            axes[row, column].set_title(f"{matrix}, {axis.label} {member.parameters[axis.key]}")
+            draw_spectrum(axes[row, column], run, group)
+            axes[row, column].set_title(f"{title_of(group)},\n{axis.label} {member.parameters[axis.key]}", fontsize=9)
     for row in axes:
         row[0].set_ylabel("number of eigenvalues")
-    if axes[0, 0].get_legend_handles_labels()[0]:  # a bulk has a theory, a known value none
-        axes[0, 0].legend(loc="best", fontsize=7.5)
-    headline(figure, "Outliers and edge of the bulk are where theory has them", sweep.name)
+    axes[0, 0].legend(loc="best", fontsize=7.5)
+    exact = not members[0][2][0].measured("bulk_edge_theory")
+    headline(figure, spectra_message(members[0][2]) if exact else "Outliers and edge of the bulk are where theory has them", sweep.name)
     yield "mixture_spectra", figure
