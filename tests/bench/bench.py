@@ -144,7 +144,7 @@ def twins(bench):
     probe_cost(bench, study, "invariant")
 
 
-def beside_numpy(bench, study, turns=9, steps=30):
+def beside_numpy(bench, study, turns=21, steps=15):
     """A step of the same network alone beside the same step in NumPy, by turns; the ratio is that in the middle."""
     pairs = []
     for _ in range(turns):
@@ -153,7 +153,7 @@ def beside_numpy(bench, study, turns=9, steps=30):
                    "--overwrite", "--quiet")
         with h5py.File(run / "metrics.h5") as file:
             seconds = dict(zip(file["timing/name"].asstr()[()], file["timing/seconds"][()]))
-        peer = bench.peer("peer_dln.py", 1000, steps)
+        peer = bench.peer("peer_dln.py", 1000, steps + 1)
         if not peer:
             return
         pairs.append((seconds["gradient"] / (steps + 1) + seconds["update"] / steps, peer["step_seconds"]))
