@@ -142,6 +142,8 @@ $(BUILD)/version: FORCE | $(BUILD)
 $(BUILD)/obj/%.o: src/%.c $(BUILD)/flags | $(BUILD)/config.mk
 	@mkdir -p $(@D)
 	$(call say,CC   $<)$(MPICC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+# Polynomials with fused multiplications where the processor has them.
+$(BUILD)/obj/net/activation.o: ALL_CFLAGS += -ffp-contract=fast
 # Only this object knows the git hash, so that a commit recompiles one file.
 $(BUILD)/obj/base/build.o: src/base/build.c $(BUILD)/version $(BUILD)/flags | $(BUILD)/config.mk
 	@mkdir -p $(@D)

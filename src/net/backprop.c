@@ -184,9 +184,8 @@ static struct dmat *forward(const struct backprop *b, const struct model *model,
 static struct dmat *through_activation(const struct layer *layer, struct dmat *E, struct dmat *d)
 {
     if (!d) return E;
-    const int64_t n = (int64_t)d->lld * d->nloc;
     const bool curved = layer->activation != ACTIVATION_LINEAR;
-    for (int64_t i = 0; i < n; i++) d->local[i] = layer->scale * (curved ? d->local[i] : 1) * E->local[i];
+    activation_pull((int64_t)d->lld * d->nloc, layer->scale, curved ? d->local : NULL, E->local, d->local);
     return d;
 }
 

@@ -151,8 +151,8 @@ static void through_activation(double scale, const struct dmat *E, const struct 
                                struct dmat *D)
 {
     if (!slope) dmat_copy(D, E);
-    for (int64_t i = 0, n = slope ? elements(E) : 0; i < n; i++) D->local[i] = slope->local[i] * E->local[i];
-    for (int64_t i = 0, n = bend ? elements(E) : 0; i < n; i++) bend->local[i] *= scale * E->local[i];
+    if (slope) activation_pull(elements(E), 1, slope->local, E->local, D->local);
+    if (bend) activation_pull(elements(E), scale, bend->local, E->local, bend->local);
 }
 
 void rop_add_skipped(const struct rop *r, int l)

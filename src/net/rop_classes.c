@@ -123,8 +123,7 @@ static void pull_back(struct rop *r, struct harvest *harvest)
     for (int l = r->depth; l >= lowest; l--) {
         const struct dmat *E = pass->Ra[l], *slope = pass->slope[l];
         const struct dmat *D = slope ? pass->Rz[l] : E;
-        for (int64_t i = 0, n = slope ? (int64_t)E->lld * E->nloc : 0; i < n; i++)
-            D->local[i] = slope->local[i] * E->local[i];
+        if (slope) activation_pull((int64_t)E->lld * E->nloc, 1, slope->local, E->local, D->local);
         take(r, l, D, harvest);
         if (l == lowest) break;
         dmat_gemm('T', 'N', 1, r->model->params->W[l - 1], D, 0, pass->Ra[l - 1]);
