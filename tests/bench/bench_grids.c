@@ -76,6 +76,7 @@ int main(int argc, char **argv)
 {
     launch_prepare(argv);
     MPI_Init(&argc, &argv);
+    memory_start();
     static struct candidate list[MOST];
     struct problems problems = {0};
     int size, count = 0;

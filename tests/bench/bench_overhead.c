@@ -146,6 +146,7 @@ int main(int argc, char **argv)
 {
     launch_prepare(argv);
     MPI_Init(&argc, &argv);
+    memory_start();
     const int n = argc > 1 ? atoi(argv[1]) : 64;
     struct problems problems = {0};
     struct spec *spec = describe(n, &problems);

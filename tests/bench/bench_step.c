@@ -115,6 +115,7 @@ int main(int argc, char **argv)
 {
     launch_prepare(argv);
     MPI_Init(&argc, &argv);
+    memory_start();
     const int width = argc > 1 ? atoi(argv[1]) : 1024;
     struct problems problems = {0};
     struct spec *spec = describe(width, &problems);

@@ -2,6 +2,7 @@
  * first from a cold start, of the second from a cold and from a warm one. Prints one JSON object. */
 #include "base/error.h"
 #include "base/launch.h"
+#include "base/memory.h"
 #include "dist/h5.h"
 #include "dist/krylov.h"
 #include "dist/random.h"
@@ -39,6 +40,7 @@ int main(int argc, char **argv)
 {
     launch_prepare(argv);
     MPI_Init(&argc, &argv);
+    memory_start();
     krylov_start(MPI_COMM_WORLD);
     int size;
     MPI_Comm_size(MPI_COMM_WORLD, &size);

@@ -120,6 +120,7 @@ int main(int argc, char **argv)
 {
     launch_prepare(argv);
     MPI_Init(&argc, &argv);
+    memory_start();
     struct problems problems = {0};
     struct spec *spec = training_input(argc, argv, 0, NULL, &problems);
     struct grid *grid = spec ? layout_create(MPI_COMM_WORLD, spec, &problems) : NULL;
