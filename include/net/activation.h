@@ -30,7 +30,7 @@ void activation_apply(enum activation kind, int64_t n, double *restrict z, doubl
 /* Local. a ← φ(z) without derivative; a and z may be the same. */
 void activation_value(enum activation kind, int64_t n, const double *z, double *a);
 
-/* Local. For n values: D ← scale · slope ∘ E. slope NULL: 1. D and slope may be the same, D and E may not. */
+/* Local. For n values, the way back through an activation: D ← scale · slope ∘ E. D and slope may be the same. */
 void activation_pull(int64_t n, double scale, const double *slope, const double *E, double *D);
 
 /* Local. Whether φ″ is anything else than 0: false for the piecewise linear ones, whose kinks count as φ″ = 0. */

@@ -100,6 +100,9 @@ void generated_fresh(struct dataset *set, uint64_t seed, uint64_t first);
 /* Local. Whether rank, spectrum and observed fraction of a matrix problem are possible; else problems. */
 bool matrix_problem_fits(const struct spec *spec, struct problems *problems);
 
+/* Of its leading singular triplets, relative to the first value. */
+#define MATRIX_PROBLEM_TOLERANCE 1e-13
+
 /* Collective on the grid. Identity input and a target Y = Φ of rank r: singular triplets of a standard Gaussian matrix,
  * the leading ones, or number 0, d/2r, 2d/2r, … of d = min(rows, cols) (data.spectrum: spread); or by the factors
  * below.

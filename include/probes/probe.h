@@ -48,6 +48,10 @@ enum probe_of probe_of(const char *word);
 /* Local. The input's word for it. */
 const char *probe_of_word(enum probe_of of);
 
+/* Local. How likely all leading singular values of such a matrix lie in a bulk (see probe_solve), for all we know
+ * before a run: those of weights may, at the start. */
+double probe_bulk(enum probe_of of);
+
 /* Collective on the grid. The matrix of layer l (1…L) at this moment, or NULL if there is none (an update before the
  * first step). *owned is set to what must be destroyed after use, or NULL. */
 const struct dmat *probe_matrix(const struct moment *moment, enum probe_of of, int l, struct dmat **owned);

@@ -348,7 +348,7 @@ static void count_target(struct estimate *e)
                                       .elements = d->outputs * d->features,
                                       .factors = 1,
                                       .rank = rank,
-                                      .tolerance = 1e-13, /* of matrix_problem.c */
+                                      .tolerance = MATRIX_PROBLEM_TOLERANCE,
                                       .bulk = 1};
     const double local = share(e, d->outputs, d->features);
     const bool leading = spec_is(e->spec, "data.spectrum", "leading"),

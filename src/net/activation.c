@@ -138,15 +138,9 @@ void activation_value(enum activation kind, int64_t n, const double *z, double *
     for (int64_t i = 0; i < n; i += 512) kernels[kind](n - i < 512 ? n - i : 512, z + i, a + i, unused);
 }
 
-DISPATCHED static void scale_by(int64_t n, double scale, const double *slope, const double *E, double *D)
+DISPATCHED void activation_pull(int64_t n, double scale, const double *slope, const double *E, double *D)
 {
     _Pragma("omp simd") for (int64_t i = 0; i < n; i++) D[i] = scale * slope[i] * E[i];
-}
-
-void activation_pull(int64_t n, double scale, const double *slope, const double *E, double *D)
-{
-    for (int64_t i = 0; !slope && i < n; i++) D[i] = scale * E[i];
-    if (slope) scale_by(n, scale, slope, E, D);
 }
 
 /* φ″, in place of z. */

@@ -162,11 +162,10 @@ static void forward_layers(const struct backprop *b, const struct model *model, 
 {
     for (int l = output_is_weights(model, pass) ? 2 : 1; l <= b->depth; l++) {
         const struct layer *layer = &model->layer[l - 1];
-        const bool curved = layer->activation != ACTIVATION_LINEAR;
-        struct dmat *a = pass->a[l], *z = curved ? pass->d[l] : a;
+        struct dmat *a = pass->a[l], *z = pass->d[l] ? pass->d[l] : a;
         sweep_multiply(model->params->W[l - 1], pass->a[l - 1], pass->j0, false, z);
         if (layer->bias) sweep_add_bias(model->params->b[l - 1], z, b->bias);
-        if (curved) activation_apply(layer->activation, (int64_t)z->lld * z->nloc, z->local, a->local);
+        if (pass->d[l]) activation_apply(layer->activation, (int64_t)z->lld * z->nloc, z->local, a->local);
         if (layer->skip >= 0) sweep_add_skip(layer->scale, pass->a[layer->skip], pass->j0, a);
     }
 }
@@ -184,8 +183,7 @@ static struct dmat *forward(const struct backprop *b, const struct model *model,
 static struct dmat *through_activation(const struct layer *layer, struct dmat *E, struct dmat *d)
 {
     if (!d) return E;
-    const bool curved = layer->activation != ACTIVATION_LINEAR;
-    activation_pull((int64_t)d->lld * d->nloc, layer->scale, curved ? d->local : NULL, E->local, d->local);
+    activation_pull((int64_t)d->lld * d->nloc, layer->scale, d->local, E->local, d->local);
     return d;
 }
 

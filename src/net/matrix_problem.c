@@ -82,8 +82,10 @@ static void take_leading(const struct problem *p, const struct dmat *gaussian, s
 {
     struct linop *A = linop_of_matrix(gaussian);
     struct triplets *T = triplets_create(A, to_int(p->rank));
-    const struct krylov_options options = {
-        .tolerance = 1e-13, .max_products = 1000000, .seed = p->seed, .stream = RANDOM_KRYLOV + RANDOM_DATA};
+    const struct krylov_options options = {.tolerance = MATRIX_PROBLEM_TOLERANCE,
+                                           .max_products = 1000000,
+                                           .seed = p->seed,
+                                           .stream = RANDOM_KRYLOV + RANDOM_DATA};
     krylov_svd(A, &options, T);
     if (T->converged < T->rank)
         problems_add(problems, EXIT_ENVIRONMENT, "the leading %lld singular triplets of the target did not converge",

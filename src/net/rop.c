@@ -131,16 +131,14 @@ static void forward(struct rop *r)
     struct rop_pass *pass = &r->pass;
     for (int l = 1; l <= r->depth; l++) {
         const struct layer *layer = &r->model->layer[l - 1];
-        const bool curved = layer->activation != ACTIVATION_LINEAR;
-        struct dmat *a = l < r->depth ? pass->a[l] : pass->Ra[l], *z = curved ? pass->slope[l] : a;
+        struct dmat *a = l < r->depth ? pass->a[l] : pass->Ra[l], *z = pass->slope[l] ? pass->slope[l] : a;
         sweep_multiply(r->model->params->W[l - 1], pass->a[l - 1], pass->j0, false, z);
         if (layer->bias) sweep_add_bias(r->model->params->b[l - 1], z, r->work);
         if (pass->bend[l]) {
             dmat_copy(pass->bend[l], z);
             activation_second(layer->activation, elements(z), pass->bend[l]->local);
         }
-        if (curved) activation_apply(layer->activation, elements(z), z->local, a->local);
-        if (!curved && pass->slope[l]) dmat_fill(pass->slope[l], 1);
+        if (pass->slope[l]) activation_apply(layer->activation, elements(z), z->local, a->local);
         if (pass->slope[l] && layer->scale != 1) dmat_scale(pass->slope[l], layer->scale);
         if (layer->skip >= 0) sweep_add_skip(layer->scale, pass->a[layer->skip], pass->j0, a);
     }

@@ -28,6 +28,11 @@ const char *probe_of_word(enum probe_of of)
     return of_words[of];
 }
 
+double probe_bulk(enum probe_of of)
+{
+    return of == PROBE_OF_WEIGHTS ? 0.5 : 0;
+}
+
 const struct dmat *probe_matrix(const struct moment *moment, enum probe_of of, int l, struct dmat **owned)
 {
     *owned = NULL;

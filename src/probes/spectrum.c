@@ -333,7 +333,7 @@ static void need(const struct probe *probe, const struct model *model, struct pr
                                       .rank = s->full ? 0 : s->rank[k],
                                       .kept = s->full ? 0 : 1,
                                       .tolerance = s->tolerance,
-                                      .bulk = s->of == PROBE_OF_WEIGHTS ? 0.5 : 0};
+                                      .bulk = probe_bulk(s->of)};
         for (int l = k + 1; l <= last; l++) solve->elements += model->width[l] * model->width[l - 1];
     }
 }

@@ -277,7 +277,7 @@ static void need(const struct probe *probe, const struct model *model, struct pr
                                                   .rank = k < least ? k + 1 : k,
                                                   .kept = 2,
                                                   .tolerance = s->tolerance,
-                                                  .bulk = s->of == PROBE_OF_WEIGHTS ? 0.5 : 0};
+                                                  .bulk = probe_bulk(s->of)};
     }
 }
 

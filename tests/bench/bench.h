@@ -2,8 +2,19 @@
 #ifndef EIGENTRAIN_TESTS_BENCH_H
 #define EIGENTRAIN_TESTS_BENCH_H
 
+#include "base/launch.h"
+#include "base/memory.h"
+
 #include <mpi.h>
 #include <stdlib.h>
+
+/* Collective on MPI_COMM_WORLD. Starts as the program itself does. */
+static inline void bench_start(int argc, char **argv)
+{
+    launch_prepare(argv);
+    MPI_Init(&argc, &argv);
+    memory_start();
+}
 
 static inline int bench_compare(const void *a, const void *b)
 {

@@ -1,6 +1,5 @@
 /* bench_grids INPUT [KEY=VALUE]…: a training step on the grid that `auto` chooses beside all shapes of the grid, with
  * all blocks, by turns. Prints one JSON object. */
-#include "base/launch.h"
 #include "dist/krylov.h"
 #include "net/layout.h"
 
@@ -74,9 +73,7 @@ static void measure(struct candidate *list, int count)
 
 int main(int argc, char **argv)
 {
-    launch_prepare(argv);
-    MPI_Init(&argc, &argv);
-    memory_start();
+    bench_start(argc, argv);
     static struct candidate list[MOST];
     struct problems problems = {0};
     int size, count = 0;

@@ -4,7 +4,6 @@
  * object.
  */
 #include "base/error.h"
-#include "base/launch.h"
 #include "base/memory.h"
 #include "base/spec.h"
 #include "dist/krylov.h"
@@ -200,9 +199,7 @@ static void run(struct grid *grid, const char *width, const char *start, double 
 
 int main(int argc, char **argv)
 {
-    launch_prepare(argv);
-    MPI_Init(&argc, &argv);
-    memory_start();
+    bench_start(argc, argv);
     krylov_start(MPI_COMM_WORLD);
     const bool right = argc == 3 || argc == 4;
     int size;

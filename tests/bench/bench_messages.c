@@ -9,10 +9,10 @@
  *     allreduce                of up to 10 kB ⌈log₂ p⌉ messages of the whole buffer; else twice as many,
  *                              2 (p − 1)/p of the buffer */
 #include "app/estimate.h"
-#include "base/launch.h"
 #include "dist/krylov.h"
 #include "net/layout.h"
 
+#include "bench.h"
 #include "training.h"
 
 #include <math.h>
@@ -198,9 +198,7 @@ static void measure(struct training *t, const struct estimate *e)
 
 int main(int argc, char **argv)
 {
-    launch_prepare(argv);
-    MPI_Init(&argc, &argv);
-    memory_start();
+    bench_start(argc, argv);
     struct problems problems = {0};
     struct spec *spec = training_input(argc, argv, 0, NULL, &problems);
     struct grid *grid = spec ? layout_create(MPI_COMM_WORLD, spec, &problems) : NULL;

@@ -1,7 +1,6 @@
 /* bench_overhead WIDTH: a training step on one rank (GELU, depth 4, width = batch) beside the same arithmetic by BLAS
  * and loops over plain arrays, alternating: 11 products, the activation with its slope by the program's own vector
  * function, loss, slopes, norm, update. Prints one JSON object. */
-#include "base/launch.h"
 #include "dist/krylov.h"
 #include "net/activation.h"
 #include "net/layout.h"
@@ -144,9 +143,7 @@ static struct spec *describe(int n, struct problems *problems)
 
 int main(int argc, char **argv)
 {
-    launch_prepare(argv);
-    MPI_Init(&argc, &argv);
-    memory_start();
+    bench_start(argc, argv);
     const int n = argc > 1 ? atoi(argv[1]) : 64;
     struct problems problems = {0};
     struct spec *spec = describe(n, &problems);

@@ -1,7 +1,6 @@
 /* bench_step WIDTH: a training step (GELU, depth 4, width = batch) beside the same DGEMMs run by every rank for itself
  * at the same time, alternating; and the memory of a training run beside its count. Prints one JSON object. */
 #include "base/error.h"
-#include "base/launch.h"
 #include "base/memory.h"
 #include "base/spec.h"
 #include "dist/krylov.h"
@@ -113,9 +112,7 @@ static void measure(struct training *t, int width)
 
 int main(int argc, char **argv)
 {
-    launch_prepare(argv);
-    MPI_Init(&argc, &argv);
-    memory_start();
+    bench_start(argc, argv);
     const int width = argc > 1 ? atoi(argv[1]) : 1024;
     struct problems problems = {0};
     struct spec *spec = describe(width, &problems);

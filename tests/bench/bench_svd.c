@@ -1,8 +1,6 @@
 /* bench_svd FIRST.h5 SECOND.h5 NAME RANK TOLERANCE: leading singular triplets of matrix NAME in two snapshots: of the
  * first from a cold start, of the second from a cold and from a warm one. Prints one JSON object. */
 #include "base/error.h"
-#include "base/launch.h"
-#include "base/memory.h"
 #include "dist/h5.h"
 #include "dist/krylov.h"
 #include "dist/random.h"
@@ -38,9 +36,7 @@ static double cold(struct solve *s, struct triplets **T, int rank)
 
 int main(int argc, char **argv)
 {
-    launch_prepare(argv);
-    MPI_Init(&argc, &argv);
-    memory_start();
+    bench_start(argc, argv);
     krylov_start(MPI_COMM_WORLD);
     int size;
     MPI_Comm_size(MPI_COMM_WORLD, &size);

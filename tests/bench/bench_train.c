@@ -1,7 +1,6 @@
 /* bench_train INPUT [KEY=VALUE]…: a training step of an input beside the same DGEMMs, of one chunk of samples, run by
  * every rank for itself at the same time, alternating; and the memory of the training beside its count. Prints one JSON
  * object. */
-#include "base/launch.h"
 #include "dist/krylov.h"
 #include "net/layout.h"
 
@@ -118,9 +117,7 @@ static void measure(struct training_steps *s, int64_t columns, double before)
 
 int main(int argc, char **argv)
 {
-    launch_prepare(argv);
-    MPI_Init(&argc, &argv);
-    memory_start();
+    bench_start(argc, argv);
     struct problems problems = {0};
     struct spec *spec = training_input(argc, argv, 0, NULL, &problems);
     struct grid *grid = spec ? layout_create(MPI_COMM_WORLD, spec, &problems) : NULL;
